@@ -1,0 +1,46 @@
+# Each target sets up what it needs. PYTHON picks the interpreter (3.11 or newer); TORCH pins the build of torch,
+# since an unpinned one may bring several gigabytes of GPU libraries that a CPU host has no use for.
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+BIN := $(VENV)/bin
+
+.PHONY: install demo test test-fast lint format bench clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "error: $(PYTHON) is older than 3.11; set PYTHON=/path/to/python3.11 or newer"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml $(VENV)/.created
+	$(BIN)/python -m pip install --quiet "$(TORCH)" -e .
+	@touch $@
+
+$(VENV)/.developing: pyproject.toml $(VENV)/.created
+	$(BIN)/python -m pip install --quiet "$(TORCH)" -e ".[dev,tflite]"
+	@touch $@ $(VENV)/.installed
+
+# The whole idea on this computer: no board, no network, no download.
+demo: $(VENV)/.installed
+	$(BIN)/pipeline deploy --device local --task digits
+
+lint: $(VENV)/.developing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.developing
+	$(BIN)/python -m pytest -m "not slow"
+
+format: $(VENV)/.developing
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build dist $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

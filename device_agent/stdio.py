@@ -1,0 +1,97 @@
+"""The agent on its own stdin and stdout: what SSH opens on a board, and what the local device starts.
+
+Standard output carries frames only; whatever else is printed goes to stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from device_agent.agent import Agent
+from device_agent.errors import RequestError, from_os_error
+from device_agent.server import EXIT_DONE, Server
+from device_agent.wire import WireError, read_frame, write_frame
+
+EXIT_REFUSED = 4
+
+
+class _Terminated(BaseException):
+    """SIGTERM came."""
+
+
+def serve_stdio(folder: Path) -> int:
+    """Serve the state folder on stdin and stdout until stdin ends or SIGTERM comes.
+
+    Returns:
+        0 at the end, 3 for a peer that breaks the protocol, 4 if the folder is locked or not usable.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the host, too, and the host decides
+    signal.signal(signal.SIGTERM, _terminate)
+    source, sink = _take_streams()
+    try:
+        with locked(folder):
+            return Server(Agent(folder), source, sink).serve()
+    except _Terminated:
+        return EXIT_DONE
+    except RequestError as error:
+        return _refuse(error, source, sink)
+    except OSError as error:
+        return _refuse(from_os_error(error), source, sink)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a state folder, made if need be, for this process alone.
+
+    Raises:
+        RequestError: `locked`, naming the process that holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+", encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            holder = stream.read().strip() or "unknown"
+            raise RequestError(
+                "locked",
+                f"another agent (process {holder}) uses the state folder {folder}",
+                "wait for it to end, or end it",
+            ) from None
+        stream.truncate(0)
+        stream.write(f"{os.getpid()}\n")
+        stream.flush()
+        yield
+
+
+def _take_streams() -> tuple[BinaryIO, BinaryIO]:
+    """Keep stdin and stdout for frames; a stray print then lands on stderr, a stray read finds nothing."""
+    source = os.fdopen(os.dup(0), "rb")
+    sink = os.fdopen(os.dup(1), "wb", buffering=0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return source, sink
+
+
+def _refuse(error: RequestError, source: BinaryIO, sink: BinaryIO) -> int:
+    """Say why there is no service, and take the host's hello so that it can read this."""
+    print(f"device-agent: {error.message}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError, WireError):
+        write_frame(sink, {"error": error.as_dict()})
+        if select.select([source], [], [], 2.0)[0]:
+            read_frame(source)
+    return EXIT_REFUSED
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated

@@ -1,0 +1,252 @@
+"""`pipeline deploy`: the whole road in one command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+from pipeline.cli.progress import Terminal
+from pipeline.errors import InputError, PipelineError
+from pipeline.watch import Silent
+
+if TYPE_CHECKING:
+    from pipeline.conduct import Order
+    from pipeline.report.summary import RunSummary
+
+EXISTING_FILE = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--device", help="A device's name; `pipeline device list` shows them.  [local]")
+@click.option("--task", help="A task file, or the name of a shipped one.  [digits]")
+@click.option("--profile", help="A profile's name or file.  [the device's own]")
+@click.option(
+    "--runtime", type=click.Choice(["onnxruntime", "tflite"]), help="Overrides the profile's runtime."
+)
+@click.option("--threads", type=click.IntRange(1, 256), help="Overrides the profile's threads.")
+@click.option(
+    "--budget", "budgets", multiple=True, metavar="NAME=VALUE", help="latency=20ms, file=50%, model_peak=8MB."
+)
+@click.option("--max-drop", type=float, metavar="POINTS", help="Accuracy may fall by so many points.")
+@click.option("--floor", type=float, metavar="PERCENT", help="Accuracy may not fall below this.")
+@click.option(
+    "--factory", metavar="MODULE:FUNCTION", help="Your model: package.module:function or file.py:function."
+)
+@click.option("--weights", type=EXISTING_FILE, help="Its weights: safetensors, or a PyTorch state_dict.")
+@click.option("--input-shape", metavar="C,H,W", help="The shape of one input, such as 3,32,32.")
+@click.option("--data-source", metavar="SOURCE", help="digits, cifar10:DIR, npz:FILE or images:DIR.")
+@click.option(
+    "--data", type=EXISTING_FILE, help="Where data and weights are looked for, before PIPELINE_DATA."
+)
+@click.option("--epochs", type=click.IntRange(1, 10_000), help="Overrides the epochs of the recovery.")
+@click.option("--resume", metavar="RUN", help='Go on with a run that was stopped; "latest" is the newest.')
+@click.option("--replay", metavar="RUN", help="Use the measurements of an earlier run instead of new ones.")
+@click.option(
+    "--dry-run", is_flag=True, help="Say what would be done, how often the device measures, and how long."
+)
+@click.option(
+    "--json", "json_file", type=EXISTING_FILE, metavar="FILE", help="Write the result as JSON (- for stdout)."
+)
+@click.option(
+    "--report", "report_file", type=EXISTING_FILE, metavar="FILE", help="Where the HTML report goes."
+)
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+def deploy(**options: Any) -> int:
+    """Shrink a model until it measurably fits a device's budgets, and leave it running there.
+
+    \b
+    Examples:
+      pipeline deploy --device local
+      pipeline deploy --device local --runtime tflite --budget latency=60%
+      pipeline deploy --task examples/cifar10_resnet20.toml --data ~/data --json result.json
+      pipeline deploy --factory my_net.py:build --weights net.safetensors \\
+          --data-source npz:train.npz --input-shape 1,49,10 --budget latency=5ms
+      pipeline deploy --resume latest
+
+    \b
+    Exit codes: 0 budgets met and model active, 2 bad input, 3 budgets can't be met,
+    4 the device failed, 130 interrupted.
+    """
+    console = Console(stderr=options["json_file"] == Path("-"), quiet=options["quiet"], highlight=False)
+    with console.status("loading …"):
+        import pipeline.conduct  # noqa: F401 - torch and friends take seconds to load
+    if options["resume"]:
+        return _resume(options, console)
+    order = _order(options)
+    if options["dry_run"]:
+        return _dry_run(order, console)
+    return _start(order, options, console)
+
+
+def _order(options: dict[str, Any]) -> Order:
+    """Read task, profile and device from the options; everything that can be wrong is found here, at once."""
+    from pipeline.conduct import Order
+    from pipeline.device.registry import find_device
+    from pipeline.profile import load_profile, parse_accuracy, parse_budget, with_overrides
+    from pipeline.store import Store
+    from pipeline.task import load_task
+
+    device = find_device(options["device"] or "local")
+    profile = with_overrides(
+        load_profile(options["profile"] or device.profile),
+        budgets=[parse_budget(text) for text in options["budgets"]],
+        runtime=options["runtime"],
+        threads=options["threads"],
+        accuracy=parse_accuracy(options["max_drop"], options["floor"]),
+    )
+    task = load_task(
+        options["task"] or (None if options["factory"] else "digits"),
+        factory=options["factory"],
+        weights=options["weights"],
+        input_shape=_shape(options["input_shape"]),
+        data_source=options["data_source"],
+        data=options["data"],
+        epochs=options["epochs"],
+    )
+    replay = Store().row(options["replay"]).id if options["replay"] else None
+    return Order(device.name, task, profile, replay)
+
+
+def _shape(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(
+            f"--input-shape {text!r} is no list of whole numbers", hint="such as 3,32,32"
+        ) from None
+
+
+def _start(order: Order, options: dict[str, Any], console: Console) -> int:
+    from pipeline.conduct import start
+    from pipeline.device.registry import open_device
+    from pipeline.store import Store
+
+    order.task.build_model()
+    order.task.load_data()
+    with open_device(order.device) as device:
+        device.status()
+        run = start(Store(), order)
+        return _work(run, order, device, options, console)
+
+
+def _resume(options: dict[str, Any], console: Console) -> int:
+    from pipeline.conduct import Order
+    from pipeline.device.registry import open_device
+    from pipeline.store import Store
+
+    given = [name for name in _FIXED if options[name] not in {None, (), False}]
+    if given:
+        flag = (
+            given[0].replace("_", "-").removesuffix("s")
+            if given[0] == "budgets"
+            else given[0].replace("_", "-")
+        )
+        raise InputError(
+            f"--{flag} can't be changed for a run that has begun", hint="leave it out, or start a new run"
+        )
+    run = Store().open(Store().row(options["resume"]).id)
+    order = Order.from_config(run.config)
+    with open_device(order.device) as device:
+        return _work(run, order, device, options, console)
+
+
+_FIXED = (
+    "device",
+    "task",
+    "profile",
+    "runtime",
+    "threads",
+    "budgets",
+    "max_drop",
+    "floor",
+    "factory",
+    "weights",
+    "input_shape",
+    "data_source",
+    "data",
+    "epochs",
+    "replay",
+    "dry_run",
+)
+
+
+def _work(run: Any, order: Order, device: Any, options: dict[str, Any], console: Console) -> int:
+    from pipeline.conduct import conduct
+
+    console.print(f"run [bold]{run.id}[/]: {order.task.name} → {order.device} ({order.profile.runtime})")
+    watch = Silent() if options["quiet"] else Terminal(console)
+    try:
+        summary = conduct(run, order, device, watch)
+    except (PipelineError, KeyboardInterrupt) as error:
+        _say_how_to_go_on(run.id, error)
+        raise
+    finally:
+        run.close()
+    return _close(summary, options, console)
+
+
+def _say_how_to_go_on(run: str, error: BaseException) -> None:
+    text = f"pipeline deploy --resume {run}  goes on where this stopped"
+    if isinstance(error, PipelineError):
+        error.hint = f"{error.hint}; {text}" if error.hint else text
+    else:
+        click.echo(f"\n{text}", err=True)
+
+
+def _close(summary: RunSummary, options: dict[str, Any], console: Console) -> int:
+    from pipeline.files import write_text
+    from pipeline.report.html import render
+    from pipeline.report.summary import to_json
+    from pipeline.report.table import closing_table
+    from pipeline.store import Store
+
+    console.print(closing_table(summary))
+    console.print(
+        f"{summary.message}", style="green" if summary.status == "met" else "yellow", soft_wrap=True
+    )
+    report = options["report_file"] or Store().run_folder(summary.run) / "report.html"
+    write_text(report, render(json.loads(to_json(summary))))
+    console.print(f"report: {report}", soft_wrap=True)
+    if options["json_file"]:
+        _write_json(summary, options["json_file"])
+    return 0 if summary.status == "met" else 3
+
+
+def _write_json(summary: RunSummary, target: Path) -> None:
+    from pipeline.files import write_text
+    from pipeline.report.summary import to_json
+
+    if target == Path("-"):
+        click.echo(to_json(summary))
+    else:
+        write_text(target, to_json(summary) + "\n")
+
+
+def _dry_run(order: Order, console: Console) -> int:
+    from pipeline.baseline import needs_training
+    from pipeline.estimate import estimate
+
+    ahead = estimate(order.task, order.profile, train_baseline=needs_training(order.task))
+    budgets = ", ".join(f"{budget.resource} {budget.stated}" for budget in order.profile.budgets)
+    lines = [
+        f"task {order.task.name} → device {order.device} ({order.profile.runtime}, {order.profile.threads} thread(s))",
+        f"budgets: {budgets}; accuracy: {order.profile.accuracy.stated}",
+        f"the device times {ahead.layer_models} layers alone",
+        f"{ahead.groups} groups of channels can shrink; {ahead.frozen} dimensions stay whole",
+        f"then it measures the whole model {ahead.measurements_least} to {ahead.measurements_most} times",
+        f"training: {ahead.epochs} epochs, about {_span(ahead.training_s)} on this computer (estimated)",
+        f"everything else: about {_span(ahead.other_s)} (estimated)",
+        "nothing was done: this was a dry run",
+    ]
+    console.print("\n".join(lines), markup=False, soft_wrap=True)
+    return 0
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,101 @@
+"""TFLite files for LiteRT (TensorFlow Lite), by way of litert-torch, an optional and heavy dependency."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from pipeline.convert.capture import capture, quiet, refusal
+from pipeline.errors import InputError
+from pipeline.files import write_atomically
+
+
+class TfliteConverter:
+    """Writes `.tflite` files. The input stays channel-first, as the PyTorch model has it."""
+
+    runtime = "tflite"
+    suffix = ".tflite"
+
+    def convert(self, model: nn.Module, example_input: Tensor, path: Path) -> None:
+        """See `Converter.convert`."""
+        with silent():
+            litert_torch = _litert_torch()
+        program = capture(model, example_input)
+        data = short_names(_translate(litert_torch, program))
+        write_atomically(path, lambda temporary: _write(temporary, data))
+
+
+def short_names(data: bytes) -> bytes:
+    """Rename the tensors of a TFLite file: "input", "output", and a short name for the rest.
+
+    The converter names a tensor after the Python classes of every module it went through, which for a small
+    model is a noticeable part of the file (18 of 1104 kB for ResNet-20).
+    """
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(data, 0)
+    for graph in model.subgraphs:
+        for index, tensor in enumerate(graph.tensors):
+            tensor.name = f"t{index}"
+        for kind, indices in (("input", graph.inputs), ("output", graph.outputs)):
+            graph.tensors[indices[0]].name = kind
+    for signature in model.signatureDefs or ():
+        signature.inputs[0].name, signature.outputs[0].name = "input", "output"
+    builder = flatbuffers.Builder(len(data))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Keep everything off the terminal, also what C++ code writes to the descriptors of stdout and stderr.
+
+    Meanwhile nothing else in this process can write there either.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for descriptor in saved:
+            os.dup2(nowhere, descriptor)
+        with quiet():
+            yield
+    finally:
+        for descriptor, copy in saved.items():
+            os.dup2(copy, descriptor)
+            os.close(copy)
+        os.close(nowhere)
+
+
+def _litert_torch() -> Any:
+    try:
+        import litert_torch
+    except ImportError as error:
+        raise InputError(
+            "writing TFLite files needs litert-torch, which is not installed",
+            hint="pip install edge-pipeline[tflite]",
+        ) from error
+    return litert_torch
+
+
+def _translate(litert_torch: Any, program: ExportedProgram) -> bytes:
+    example = program.example_inputs[0]
+    with silent():
+        try:
+            converted = litert_torch.convert(program.module(), example)
+            return bytes(converted.model_content())
+        except Exception as error:
+            raise refusal(error, "TFLite") from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)

@@ -1,0 +1,23 @@
+"""Which channels of a model hang together: capture, propagation rules, pruning groups."""
+
+from __future__ import annotations
+
+from pipeline.graph.groups import (
+    ComputeLayer,
+    DependencyGraph,
+    FrozenDimension,
+    LiveSet,
+    Member,
+    PruningGroup,
+)
+from pipeline.graph.trace import trace
+
+__all__ = [
+    "ComputeLayer",
+    "DependencyGraph",
+    "FrozenDimension",
+    "LiveSet",
+    "Member",
+    "PruningGroup",
+    "trace",
+]

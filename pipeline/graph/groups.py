@@ -1,0 +1,135 @@
+"""What a traced model can lose: its pruning groups, compute layers and memory terms, all plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import nn
+
+from pipeline.prune.plan import SlimmingPlan, make_plan
+
+
+@dataclass(frozen=True)
+class FrozenDimension:
+    """Channels that must all stay, and why. `name` is the layer that makes them, or an input of the model."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Member:
+    """One dimension of a parameter or buffer that a group slices.
+
+    `indices[u]` are the entries along `dim` that go when unit `u` goes; all units have equally many. `size`
+    is the dimension's full size, of which other groups may hold the rest.
+    """
+
+    parameter: str
+    dim: int
+    size: int
+    indices: tuple[tuple[int, ...], ...]
+    role: Literal["out", "in", "along"]
+
+
+@dataclass(frozen=True)
+class PruningGroup:
+    """Units that can be dropped one by one; dropping a unit takes its entries out of every member.
+
+    `name` is that of the first producing layer in order of execution. `producers` are the layers whose
+    outputs shrink, `consumers` those whose inputs do.
+    """
+
+    name: str
+    width: int
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    members: tuple[Member, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ComputeLayer:
+    """One execution of a convolution or linear layer, at full width.
+
+    Its input width under chosen group widths is `in_fixed + in_repeat * sum(widths[g] for g in in_groups)`,
+    where a group may be listed more than once; its output width is `out_fixed + out_repeat *
+    widths[out_group]`. `bias` is also true where a batch norm follows, since folding gives one.
+    `activation` is what directly follows the layer (or its batch norm) alone. For a linear layer `input_hw`
+    is (rows, 1).
+    """
+
+    name: str
+    kind: Literal["conv2d", "linear"]
+    in_width: int
+    out_width: int
+    in_groups: tuple[str, ...]
+    in_repeat: int
+    out_group: str | None
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    groups: int
+    depthwise: bool
+    input_hw: tuple[int, int]
+    output_hw: tuple[int, int]
+    bias: bool
+    activation: Literal["relu", "relu6"] | None
+    dilation: tuple[int, int] = (1, 1)
+    in_fixed: int = 0
+    out_repeat: int = 1
+    out_fixed: int = 0
+
+    def widths(self, widths: Mapping[str, int]) -> tuple[int, int]:
+        """Return the layer's input and output width under chosen group widths."""
+        inner = self.in_fixed + self.in_repeat * sum(widths[group] for group in self.in_groups)
+        outer = self.out_repeat * widths[self.out_group] if self.out_group is not None else 0
+        return inner, self.out_fixed + outer
+
+
+@dataclass(frozen=True)
+class LiveSet:
+    """Bytes of activations alive while one node runs: `fixed_bytes + sum(per_unit_bytes[g] * width of g)`.
+
+    For one sample in float32. Weights are not counted.
+    """
+
+    step: str
+    fixed_bytes: int
+    per_unit_bytes: Mapping[str, float]
+
+    def bytes(self, widths: Mapping[str, int]) -> float:
+        """Return the bytes alive under chosen group widths."""
+        return self.fixed_bytes + sum(each * widths[group] for group, each in self.per_unit_bytes.items())
+
+
+@dataclass(frozen=True)
+class DependencyGraph:
+    """All that slimming needs to know of a model; groups and layers are in order of execution.
+
+    `model` is a copy of the model as it was when traced, for criteria that look at weights alone.
+    """
+
+    groups: tuple[PruningGroup, ...]
+    frozen: tuple[FrozenDimension, ...]
+    layers: tuple[ComputeLayer, ...]
+    liveness: tuple[LiveSet, ...]
+    model_digest: str
+    model: nn.Module = field(repr=False, compare=False)
+
+    def group(self, name: str) -> PruningGroup:
+        """Return a group by its name."""
+        return next(group for group in self.groups if group.name == name)
+
+    def widths(self) -> dict[str, int]:
+        """Return the full width of every group."""
+        return {group.name: group.width for group in self.groups}
+
+    def plan(self, keep: Mapping[str, Sequence[int]]) -> SlimmingPlan:
+        """Return the plan that keeps these units of the named groups, and all of the others.
+
+        Raises:
+            ModelError: a group is unknown, or its kept units are none, double or out of range.
+        """
+        return make_plan(self.groups, self.model_digest, keep)

@@ -1,0 +1,94 @@
+"""The compute layers of a traced model: their shapes, and which groups make up their widths."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Literal
+
+from torch import fx
+
+from pipeline.graph.assemble import Grouping, count_groups
+from pipeline.graph.flow import Flow, LayerTrace
+from pipeline.graph.groups import ComputeLayer
+
+_BATCH_NORMS = {"aten.batch_norm.default", "aten._native_batch_norm_legit_no_training.default"}
+
+
+def compute_layers(flow: Flow, grouping: Grouping) -> tuple[ComputeLayer, ...]:
+    """Return every call of a convolution or linear layer in order of execution.
+
+    A layer that is called again is named "name#2".
+    """
+    widths = {group.name: group.width for group in grouping.groups}
+    calls: Counter[str] = Counter()
+    layers = []
+    for trace in flow.layers:
+        calls[trace.name] += 1
+        name = trace.name if calls[trace.name] == 1 else f"{trace.name}#{calls[trace.name]}"
+        layers.append(_layer(flow, grouping, widths, trace, name))
+    return tuple(layers)
+
+
+def _layer(
+    flow: Flow, grouping: Grouping, widths: dict[str, int], trace: LayerTrace, name: str
+) -> ComputeLayer:
+    inner = count_groups(flow, grouping, trace.in_ids)
+    outer = count_groups(flow, grouping, trace.out_ids)
+    in_groups, in_repeat = _terms(inner, widths)
+    out_group = next(iter(outer), None)
+    norm, activation = _followers(trace.node)
+    return ComputeLayer(
+        name=name,
+        kind=trace.kind,
+        in_width=trace.in_width,
+        out_width=trace.out_width,
+        in_groups=in_groups,
+        in_repeat=in_repeat,
+        out_group=out_group,
+        kernel=trace.kernel,
+        stride=trace.stride,
+        padding=trace.padding,
+        groups=trace.groups,
+        depthwise=trace.groups > 1 and trace.groups == trace.in_width,
+        input_hw=trace.input_hw,
+        output_hw=trace.output_hw,
+        bias=trace.bias or norm,
+        activation=activation,
+        dilation=trace.dilation,
+        in_fixed=trace.in_width - inner.total(),
+        out_repeat=outer[out_group] // widths[out_group] if out_group is not None else 1,
+        out_fixed=trace.out_width - outer.total(),
+    )
+
+
+def _terms(entries: Counter[str], widths: dict[str, int]) -> tuple[tuple[str, ...], int]:
+    """Return an input's groups and its entries a unit; a group that counts double is listed twice."""
+    repeats = {group: count // widths[group] for group, count in entries.items()}
+    common = math.gcd(*repeats.values()) or 1
+    return tuple(group for group, each in repeats.items() for _ in range(each // common)), common
+
+
+def _followers(node: fx.Node) -> tuple[bool, Literal["relu", "relu6"] | None]:
+    """Tell whether a batch norm follows alone, and which activation follows it (or the layer) alone."""
+    follower = _only_user(node)
+    norm = follower is not None and str(follower.target) in _BATCH_NORMS
+    if norm and follower is not None:
+        follower = _only_user(follower)
+    return norm, _activation(follower)
+
+
+def _only_user(node: fx.Node) -> fx.Node | None:
+    users = list(node.users)
+    return users[0] if len(users) == 1 else None
+
+
+def _activation(node: fx.Node | None) -> Literal["relu", "relu6"] | None:
+    if node is None:
+        return None
+    name = str(node.target).split(".")[1].rstrip("_") if "." in str(node.target) else ""
+    if name == "hardtanh" and tuple(node.args[1:3]) == (0.0, 6.0):
+        return "relu6"
+    if name == "relu":
+        return "relu"
+    return "relu6" if name == "relu6" else None

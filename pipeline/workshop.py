@@ -1,0 +1,279 @@
+"""Where candidates are made: build → convert → push → measure, each as a recorded step of the run.
+
+The workshop knows how a step is done, never which comes next; that is `deploy.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pipeline.bundle import Bundle
+from pipeline.bundle import build as build_bundle
+from pipeline.candidate import Built, Candidate
+from pipeline.convert import Agreement, converter, validate
+from pipeline.data.preprocess import apply
+from pipeline.device.client import Device
+from pipeline.errors import DeviceError
+from pipeline.files import write_atomically, write_text
+from pipeline.measurement import LayerTiming, Measurement
+from pipeline.profile import DeviceProfile
+from pipeline.prune import SlimmingPlan, slim
+from pipeline.recover import TrainResult, accuracy, recalibrate_batch_norm, train
+from pipeline.replay import Replay
+from pipeline.store import Run
+from pipeline.task import Recipe, Splits, Task
+from pipeline.watch import Advance, Watch
+
+T = TypeVar("T")
+
+CALIBRATION_SAMPLES = 1024
+VALIDATION_SAMPLES = 64
+
+
+class Workshop:
+    """The run, the task, the profile and the device of one deploy, and the steps that use them."""
+
+    def __init__(
+        self,
+        run: Run,
+        task: Task,
+        profile: DeviceProfile,
+        device: Device,
+        watch: Watch,
+        replay: Replay | None = None,
+    ) -> None:
+        self.run = run
+        self.task = task
+        self.profile = profile
+        self.device = device
+        self.watch = watch
+        self.replay = replay
+
+    def step(self, name: str, kind: type[T], work: Callable[[Advance], T]) -> T:
+        """Do one step of the run and record what it gave; a finished one is not done again."""
+        if self.run.has(name):
+            return self.run.step(name, kind, partial(_unreachable, name))
+        with self.watch.step(name) as advance:
+            return self.run.step(name, kind, partial(work, advance))
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The task's data: train, validation and test, raw."""
+        return self.task.load_data()
+
+    def example(self) -> Tensor:
+        """Return one input as the model takes it: shape (1, C, H, W), float32, preprocessed."""
+        return apply(self.task.preprocess, self.splits.validation.inputs[:1])
+
+    def calibration_batches(self, batch_size: int = 128) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield preprocessed training batches, the same ones every time, for importance scores."""
+        inputs, targets = self.splits.train.inputs, self.splits.train.targets
+        order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(self.task.seed))
+        for chosen in torch.split(order[:CALIBRATION_SAMPLES], batch_size):
+            yield apply(self.task.preprocess, inputs[chosen]), targets[chosen]
+
+    # --- models and their files -------------------------------------------------------------------------------
+
+    def path(self, name: str) -> Path:
+        """Return the place of a file of this run."""
+        return self.run.folder / name
+
+    def save_weights(self, model: nn.Module, name: str) -> None:
+        """Write a model's parameters and buffers as safetensors, all or nothing."""
+        tensors = {key: value.detach().contiguous().clone() for key, value in model.state_dict().items()}
+        write_atomically(self.path(name), lambda place: save_file(tensors, place))
+
+    def model(self, built: Built) -> nn.Module:
+        """Build a candidate's model anew from its files, in eval mode."""
+        model = self.task.build_model(fresh=True)
+        if built.plan is not None:
+            model = slim(model, SlimmingPlan.from_json(self.path(built.plan).read_text()))
+        model.load_state_dict(load_file(self.path(built.weights)))
+        return model.eval()
+
+    def convert(self, model: nn.Module, name: str, plan: str | None = None) -> Built:
+        """Write a model's weights and its converted file."""
+        maker = converter(self.profile.runtime)
+        weights, converted = f"{name}.safetensors", f"{name}{maker.suffix}"
+        self.save_weights(model, weights)
+        maker.convert(model, self.example(), self.path(converted))
+        return Built(weights, plan, converted, sum(parameter.numel() for parameter in model.parameters()))
+
+    def slim(self, baseline: Built, plan: SlimmingPlan, name: str) -> Built:
+        """Slim the baseline by `plan`, recalibrate its batch norms and convert it; nothing is trained."""
+        plan_file = f"{name}.plan.json"
+        write_text(self.path(plan_file), plan.to_json())
+        model = slim(self.model(baseline), plan)
+        recalibrate_batch_norm(
+            model, split=self.splits.train, preprocess=self.task.preprocess, seed=self.task.seed
+        )
+        return self.convert(model.eval(), name, plan_file)
+
+    def validate(self, built: Built) -> Agreement:
+        """Compare the converted file's answers with the PyTorch model's on real inputs."""
+        inputs = apply(self.task.preprocess, self.splits.validation.inputs[:VALIDATION_SAMPLES])
+        return validate(self.path(built.model), self.profile.runtime, self.model(built), inputs)
+
+    # --- the device -------------------------------------------------------------------------------------------
+
+    def candidate(
+        self,
+        name: str,
+        stage: str,
+        built: Built,
+        *,
+        widths: dict[str, int],
+        table_ms: float | None = None,
+        calibrated_ms: float | None = None,
+        kept_importance: float | None = None,
+    ) -> Candidate:
+        """Measure and score a built model: two steps of the run."""
+        measurement = self.measure(f"{name}: measure", built)
+        score = self.step(f"{name}: score", float, lambda _: self.score(built))
+        self.watch.say(f"{measurement.latency_ms.p50:.4g} ms, validation accuracy {score:.2f} %")
+        return Candidate(
+            name,
+            stage,
+            built,
+            widths,
+            table_ms,
+            calibrated_ms,
+            kept_importance,
+            measurement,
+            validation_accuracy=score,
+        )
+
+    def measure(self, step: str, built: Built) -> Measurement:
+        """Push a candidate's file and let the device measure it: one step of the run."""
+        return self.step(step, Measurement, partial(self._measure, step, self.path(built.model)))
+
+    def _measure(self, step: str, file: Path, advance: Advance) -> Measurement:
+        if self.replay is not None:
+            return self.replay.measurement(step, file)
+        self.device.push([file])
+        return self.device.measure(
+            file,
+            runtime=self.profile.runtime,
+            threads=self.profile.threads,
+            protocol=self.profile.measuring,
+            on_event=partial(_show_event, advance),
+        )
+
+    def time_layers(self, step: str, files: Sequence[Path], advance: Advance) -> tuple[LayerTiming, ...]:
+        """Push many small models and let the device time them all in one worker."""
+        if self.replay is not None:
+            return self.replay.timings(step, files)
+        self.device.push(files)
+        return self.device.measure_layers(
+            files,
+            runtime=self.profile.runtime,
+            threads=self.profile.threads,
+            protocol=self.profile.measuring,
+            on_event=partial(_show_event, advance),
+        )
+
+    def bundle(self, built: Built) -> Bundle:
+        """Make the artefact that travels: model, manifest, and one real input with the answer expected for it."""
+        golden = self.example()
+        with torch.inference_mode():
+            answer = self.model(built)(golden)
+        return build_bundle(
+            self.path("bundle"),
+            model_file=self.path(built.model),
+            name=self.task.name,
+            run=self.run.id,
+            runtime=self.profile.runtime,
+            threads=self.profile.threads,
+            preprocess=self.task.preprocess,
+            labels=self.task.labels,
+            golden_input=golden.numpy(),
+            golden_output=answer.numpy(),
+        )
+
+    def check_and_activate(self, bundle: Bundle, advance: Advance) -> int:
+        """Stage a bundle, have the device check it, then activate and commit it; return the generation.
+
+        Raises:
+            DeviceError: the device's answers are not the expected ones; what was active stays active.
+        """
+        update = self.device.status().update
+        if update.current == bundle.digest and update.generation is not None:
+            return update.generation
+        advance(done=0, of=3, note="staging")
+        self.device.push(bundle.files)
+        self.device.stage(bundle.digest)
+        advance(done=1, of=3, note="checking on the device")
+        report = self.device.check(bundle.digest)
+        if not report.ok:
+            raise DeviceError(
+                f"the staged model's answers on the device differ by {report.max_abs_error:.3g} from the expected ones",
+                hint="the active model was left as it is; measure the runtime's version with `pipeline device status`",
+            )
+        advance(done=2, of=3, note="activating")
+        self.device.activate(bundle.digest)
+        return self.device.commit(bundle.digest)
+
+    def tidy(self) -> None:
+        """Let the device drop files that only this run's measurements needed."""
+        self.device.collect(keep=())
+
+    # --- accuracy ---------------------------------------------------------------------------------------------
+
+    def score(self, built: Built) -> float:
+        """Return a candidate's accuracy on the validation split, in percent."""
+        return accuracy(self.model(built), self.splits.validation, self.task.preprocess)
+
+    def score_test(self, built: Built) -> float:
+        """Return a model's accuracy on the test set, in percent; only the end of a deploy may ask."""
+        return accuracy(self.model(built), self.splits.test, self.task.preprocess)
+
+    def accuracy_floor(self, baseline_validation: float) -> float:
+        """Return the least validation accuracy that the winner must have, in percent.
+
+        A pretrained baseline that has seen the validation examples scores too high on them; the task's published
+        accuracy stands in for it then.
+        """
+        seen = self.task.baseline_saw_validation
+        published = self.task.published_accuracy if seen else None
+        return self.profile.accuracy.resolve(published or baseline_validation)
+
+    # --- training ---------------------------------------------------------------------------------------------
+
+    def train(
+        self, model: nn.Module, recipe: Recipe, checkpoint: Path, advance: Advance, teacher: nn.Module | None
+    ) -> TrainResult:
+        """Train `model` in place by `recipe`; it ends with the weights of its best epoch."""
+        return train(
+            model,
+            splits=self.splits,
+            preprocess=self.task.preprocess,
+            recipe=recipe,
+            seed=self.task.seed,
+            checkpoint=checkpoint,
+            teacher=teacher,
+            progress=advance,
+        )
+
+    def recover(self, baseline: Built, fitted: Candidate, name: str, advance: Advance) -> Built:
+        """Train a fitted candidate with the baseline as its teacher, then convert it."""
+        model = self.model(fitted.built)
+        checkpoint = self.path(f"{name}.checkpoint.safetensors")
+        self.train(model, self.task.recover_recipe, checkpoint, advance, self.model(baseline))
+        return self.convert(model.eval(), name, fitted.built.plan)
+
+
+def _show_event(advance: Advance, event: dict[str, object]) -> None:
+    done, of = event.get("done"), event.get("of")
+    if isinstance(done, int) and isinstance(of, int):
+        advance(done=done, of=of, note=str(event.get("phase", "")))
+
+
+def _unreachable(name: str) -> T:  # type: ignore[type-var]
+    raise AssertionError(f"step {name} is finished and must not run again")

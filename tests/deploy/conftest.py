@@ -1,0 +1,197 @@
+"""A real deploy of a small real model, made once and looked at by many tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TASK = """
+name = "small-digits"
+seed = 3
+
+[model]
+factory = "small_net.py:build"
+input_shape = [1, 8, 8]
+
+[data]
+source = "digits"
+validation_share = 0.2
+
+[preprocess]
+scale = 0.0625
+mean = [0.5]
+std = [0.5]
+
+[baseline]
+epochs = 6
+batch_size = 64
+learning_rate = 0.1
+
+[recover]
+epochs = 3
+batch_size = 64
+learning_rate = 0.05
+distill_weight = 0.5
+"""
+
+NET = '''
+"""A residual network that is large enough to be timed and small enough to be trained in seconds."""
+
+from torch import Tensor, nn
+
+
+class Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))) + x)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 64, 3, padding=1)
+        self.one = Block(64)
+        self.two = Block(64)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.two(self.one(self.stem(x)))
+        return self.head(self.pool(x).flatten(1))
+
+
+def build() -> nn.Module:
+    return Net()
+'''
+
+PROFILE = """
+[board]
+model = "the machine that runs the tests"
+power_sensor = "none"
+
+[runtime]
+name = "onnxruntime"
+threads = 1
+
+[budgets]
+latency = "60%"
+
+[accuracy]
+max_drop = 10.0
+
+[measuring]
+min_duration_s = 0.5
+warmup_max_s = 1.0
+"""
+
+
+@dataclass(frozen=True)
+class Home:
+    """A user's home of its own: state, cache and configuration; and the task and profile to use in it."""
+
+    folder: Path
+
+    @property
+    def task(self) -> Path:
+        return self.folder / "task.toml"
+
+    @property
+    def profile(self) -> Path:
+        return self.folder / "quick.toml"
+
+    @property
+    def agent_state(self) -> Path:
+        return self.folder / "state" / "pipeline" / "devices" / "local"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        names = {"XDG_STATE_HOME": "state", "XDG_CACHE_HOME": "cache", "XDG_CONFIG_HOME": "config"}
+        places = {name: str(self.folder / part) for name, part in names.items()}
+        return {**os.environ, **places, "HOME": str(self.folder), "COLUMNS": "100"}
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "pipeline", *arguments]
+
+    def deploy(self, *arguments: str) -> list[str]:
+        chosen = ("--device", "local", "--task", str(self.task), "--profile", str(self.profile))
+        return self.command("deploy", *chosen, *arguments)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `pipeline` with these arguments to its end."""
+        return self._run(self.command(*arguments))
+
+    def run_deploy(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `pipeline deploy` of the small task to its end."""
+        return self._run(self.deploy(*arguments))
+
+    def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            env=self.environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
+
+
+def make_home(folder: Path) -> Home:
+    folder.mkdir(parents=True, exist_ok=True)
+    home = Home(folder)
+    home.task.write_text(TASK)
+    home.profile.write_text(PROFILE)
+    (folder / "small_net.py").write_text(NET)
+    return home
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A finished deploy: what it printed and what it wrote."""
+
+    home: Home
+    process: subprocess.CompletedProcess[str]
+    result: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+    home = make_home(tmp_path_factory.mktemp("deployed"))
+    target = home.folder / "result.json"
+    process = home.run_deploy("--json", str(target))
+    assert process.returncode == 0, process.stdout + process.stderr
+    return Deployed(home, process, json.loads(target.read_text()))
+
+
+@pytest.fixture
+def fresh_home(tmp_path: Path) -> Home:
+    return make_home(tmp_path / "home")
+
+
+@pytest.fixture
+def home_like(deployed: Deployed, tmp_path: Path) -> Callable[[str], Home]:
+    """Makes homes that know the finished deploy's run and trained baseline, but whose device is empty."""
+    import shutil
+
+    def make(name: str) -> Home:
+        folder = tmp_path / name
+        shutil.copytree(deployed.home.folder, folder, symlinks=True)
+        shutil.rmtree(Home(folder).agent_state, ignore_errors=True)
+        return Home(folder)
+
+    return make

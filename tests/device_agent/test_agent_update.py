@@ -1,0 +1,280 @@
+import hashlib
+import json
+import os
+import shutil
+
+import pytest
+
+from device_agent.errors import RequestError
+from device_agent.store import FileStore
+from device_agent.update import Updater, read_status
+
+STEPS = ("replace", "fsync", "symlink", "link", "mkdir", "unlink", "rmdir")
+
+
+def put(store, data):
+    sha256 = hashlib.sha256(data).hexdigest()
+    store.put(sha256, len(data), 0, data)
+    return sha256
+
+
+def upload(store, name):
+    parts = {part: f"{part} of {name}".encode() for part in ("model.onnx", "in.npy", "out.npy")}
+    document = {
+        "format": 1,
+        "model": {"file": "model.onnx", "runtime": "onnxruntime", "threads": 1},
+        "files": {part: {"sha256": put(store, data), "size": len(data)} for part, data in parts.items()},
+        "golden": {"inputs": ["in.npy"], "outputs": ["out.npy"], "tolerance": {"rtol": 0.0, "atol": 0.0}},
+    }
+    return put(store, json.dumps(document).encode())
+
+
+def opened(folder):
+    store = FileStore(folder)
+    return store, Updater(folder, store)
+
+
+def deploy(updater, bundle):
+    updater.stage(bundle)
+    updater.mark_checked(bundle, ok=True)
+    updater.activate(bundle)
+    updater.commit(bundle)
+
+
+def active_model(folder):
+    path = folder / "active" / "current" / "model.onnx"
+    return path.read_text() if path.exists() else None
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch):
+    """Killing a process loses nothing that was written, so the tests need not wait for the disk."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture
+def state(tmp_path):
+    """A state folder with "old" committed and the files of "new" uploaded."""
+    store, updater = opened(tmp_path)
+    old, new = upload(store, "old"), upload(store, "new")
+    deploy(updater, old)
+    return tmp_path, old, new
+
+
+def code_of(act, *arguments):
+    with pytest.raises(RequestError) as caught:
+        act(*arguments)
+    return caught.value.code
+
+
+def test_a_committed_bundle_is_active_and_the_former_one_previous(state):
+    folder, old, new = state
+    deploy(opened(folder)[1], new)
+    assert active_model(folder) == "model.onnx of new"
+    status = read_status(folder)
+    assert (status.state, status.generation, status.current, status.previous) == ("committed", 2, new, old)
+
+
+def test_an_activation_that_was_not_committed_is_rolled_back_on_opening(state):
+    folder, old, new = state
+    updater = opened(folder)[1]
+    updater.stage(new)
+    updater.mark_checked(new, ok=True)
+    updater.activate(new)
+    assert active_model(folder) == "model.onnx of new"
+    status = opened(folder)[1].status()
+    assert (status.current, status.generation) == (old, 1)
+    assert active_model(folder) == "model.onnx of old"
+
+
+def test_the_first_activation_rolls_back_to_nothing(tmp_path):
+    store, updater = opened(tmp_path)
+    bundle = upload(store, "first")
+    updater.stage(bundle)
+    updater.mark_checked(bundle, ok=True)
+    updater.activate(bundle)
+    assert updater.roll_back() is None
+    assert not (tmp_path / "active").exists()
+
+
+def test_only_a_bundle_whose_check_passed_can_be_activated(state):
+    folder, _, new = state
+    updater = opened(folder)[1]
+    assert code_of(updater.activate, new) == "not_checked"
+    updater.stage(new)
+    assert code_of(updater.activate, new) == "not_checked"
+    updater.mark_checked(new, ok=False)
+    assert code_of(updater.activate, new) == "not_checked"
+    updater.mark_checked(new, ok=True)
+    updater.mark_checked(new, ok=False)
+    assert code_of(updater.activate, new) == "not_checked"
+    assert active_model(folder) == "model.onnx of old"
+
+
+def test_only_the_activated_bundle_can_be_committed(state):
+    folder, old, new = state
+    updater = opened(folder)[1]
+    assert updater.commit(old) == 1
+    assert code_of(updater.commit, new) == "not_activated"
+
+
+def test_a_bundle_with_a_file_missing_or_spoiled_is_not_staged(state):
+    folder, _, new = state
+    store, updater = opened(folder)
+    model = store.path(hashlib.sha256(b"model.onnx of new").hexdigest())
+    model.chmod(0o644)
+    model.write_bytes(b"model.onnx of neW")
+    assert code_of(updater.stage, new) == "bad_digest"
+    model.unlink()
+    assert code_of(updater.stage, new) == "missing_files"
+    assert code_of(updater.stage, "0" * 64) == "unknown_file"
+    assert updater.status().state in ("idle", "committed")
+    assert active_model(folder) == "model.onnx of old"
+
+
+def test_rolling_back_a_staged_bundle_leaves_the_active_one(state):
+    folder, old, new = state
+    updater = opened(folder)[1]
+    updater.stage(new)
+    assert updater.roll_back() == old
+    assert updater.roll_back() == old
+    assert not (folder / "bundles" / new).exists()
+
+
+def test_a_committed_bundle_can_be_taken_back_on_request(state):
+    folder, old, new = state
+    updater = opened(folder)[1]
+    deploy(updater, new)
+    assert updater.roll_back(to_previous=True) == old
+    status = opened(folder)[1].status()
+    assert (status.current, status.previous) == (old, new)
+    assert active_model(folder) == "model.onnx of old"
+
+
+def test_there_must_be_a_previous_bundle_to_go_back_to(state):
+    updater = opened(state[0])[1]
+    with pytest.raises(RequestError) as caught:
+        updater.roll_back(to_previous=True)
+    assert caught.value.code == "no_previous"
+
+
+def test_a_new_staging_waits_for_the_activation_to_end(state):
+    folder, _, new = state
+    updater = opened(folder)[1]
+    updater.stage(new)
+    updater.mark_checked(new, ok=True)
+    updater.activate(new)
+    assert code_of(updater.stage, new) == "bad_request"
+
+
+def test_a_damaged_journal_is_said_and_the_active_bundle_stays(state):
+    folder = state[0]
+    (folder / "journal.json").write_text("{")
+    with pytest.raises(RequestError, match="damaged"):
+        opened(folder)
+    assert active_model(folder) == "model.onnx of old"
+
+
+def test_files_in_use_are_those_of_the_active_previous_and_staged_bundles(state):
+    folder, old, new = state
+    store, updater = opened(folder)
+    updater.stage(new)
+    used = updater.files_in_use()
+    assert {old, new} <= used
+    store.collect(used)
+    assert store.has(hashlib.sha256(b"model.onnx of old").hexdigest())
+    assert store.has(hashlib.sha256(b"in.npy of new").hexdigest())
+    updater.roll_back()
+    store.collect(updater.files_in_use())
+    assert not store.has(new)
+
+
+def killed_at(step, prepare, act):
+    """Prepare and act in a process that dies just before the act's file operation number `step`.
+
+    True if it died, False if the act was over before.
+    """
+    child = os.fork()
+    if child:
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert status in (0, 9)
+        return status == 9
+    left = step
+
+    def counted(operation):
+        def act_or_die(*arguments, **options):
+            nonlocal left
+            if left == 0:
+                os._exit(9)
+            left -= 1
+            return operation(*arguments, **options)
+
+        return act_or_die
+
+    try:
+        prepare()
+        for name in STEPS:
+            setattr(os, name, counted(getattr(os, name)))
+        act()
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def up_to_check(updater, bundle):
+    updater.stage(bundle)
+    updater.mark_checked(bundle, ok=True)
+
+
+def up_to_activation(updater, bundle):
+    up_to_check(updater, bundle)
+    updater.activate(bundle)
+
+
+# name: (what comes before, the act that is cut short, the bundles that may be active after reopening)
+ACTS = {
+    "stage": (lambda u, b: None, lambda u, b: u.stage(b), {"old"}),
+    "activate": (up_to_check, lambda u, b: u.activate(b), {"old"}),
+    "roll back": (up_to_activation, lambda u, b: u.roll_back(), {"old"}),
+    "commit": (up_to_activation, lambda u, b: u.commit(b), {"old", "new"}),
+    "deploy": (lambda u, b: None, deploy, {"old", "new"}),
+    "back to previous": (deploy, lambda u, b: u.roll_back(to_previous=True), {"old", "new"}),
+}
+
+
+@pytest.mark.parametrize("name", ACTS)
+def test_killed_between_any_two_steps_the_active_bundle_is_whole(state, tmp_path, name):
+    folder, old, new = state
+    prepare, act, allowed = ACTS[name]
+    seen = set()
+    for step in range(200):
+        trial = tmp_path / "trials" / str(step)
+        shutil.copytree(folder, trial, symlinks=True, ignore=shutil.ignore_patterns("trials"))
+        updater = opened(trial)[1]
+        killed = killed_at(step, lambda u=updater: prepare(u, new), lambda u=updater: act(u, new))
+        updater = opened(trial)[1]
+        which = {old: "old", new: "new"}[updater.status().current]
+        seen.add(which)
+        for part in ("model.onnx", "in.npy", "out.npy"):
+            assert (trial / "active" / "current" / part).read_text() == f"{part} of {which}", step
+        deploy(updater, new)
+        assert active_model(trial) == "model.onnx of new"
+        if not killed:
+            assert step > 2
+            assert seen == allowed
+            return
+    pytest.fail("the act never came to its end")
+
+
+def test_killed_while_it_recovers_the_next_opening_ends_it(state, tmp_path):
+    folder, old, new = state
+    for step in range(200):
+        trial = tmp_path / "trials" / str(step)
+        shutil.copytree(folder, trial, symlinks=True, ignore=shutil.ignore_patterns("trials"))
+        up_to_activation(opened(trial)[1], new)
+        killed = killed_at(step, lambda: None, lambda at=trial: opened(at))
+        assert opened(trial)[1].status().current == old
+        assert active_model(trial) == "model.onnx of old"
+        if not killed:
+            return
+    pytest.fail("recovery never came to its end")

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline.errors import ModelError
+from pipeline.graph import DependencyGraph, trace
+from pipeline.prune import slim, uniform_plan
+
+
+def reasons(graph: DependencyGraph) -> dict[str, str]:
+    return {frozen.name: frozen.reason for frozen in graph.frozen}
+
+
+def names(graph: DependencyGraph) -> list[str]:
+    return [group.name for group in graph.groups]
+
+
+def conv(inner: int, outer: int) -> nn.Conv2d:
+    return nn.Conv2d(inner, outer, 3, padding=1)
+
+
+class Around(nn.Module):
+    """Three convolutions; `middle` stands between the first and the second."""
+
+    def __init__(self, middle: nn.Module, inner: int = 8) -> None:
+        super().__init__()
+        self.a, self.b, self.c = conv(3, 8), conv(inner, 8), conv(8, 4)
+        self.middle = middle
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(functional.relu(self.b(self.middle(self.a(x)))))
+
+
+class Call(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: object) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)  # type: ignore[operator, no-any-return]
+
+
+IMAGE = torch.zeros(1, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("middle", "operator"),
+    [
+        (nn.GroupNorm(2, 8), "aten.group_norm.default in middle"),
+        (nn.Softmax(1), "aten.softmax.int in middle"),
+        (Call(lambda x: x.cumsum(1)), "aten.cumsum.default in middle"),
+        (Call(lambda x: x.flip(1)), "aten.flip.default in middle"),
+    ],
+)
+def test_unknown_operator_freezes_what_reaches_it_and_is_named(middle: nn.Module, operator: str) -> None:
+    graph = trace(Around(middle), IMAGE)
+    assert names(graph) == ["b"]
+    assert reasons(graph)["a"] == f"operator {operator} has no pruning rule"
+
+
+@pytest.mark.parametrize(
+    ("middle", "inner", "reason"),
+    [
+        (
+            Call(lambda x: x.view(x.size(0), 8, -1).view(-1, 8, 8, 8)),
+            8,
+            "own code fixes its width 8.*RuntimeError",
+        ),
+        (Call(lambda x: x[:, :6]), 6, "different parts of the outputs of a"),
+        (
+            Call(lambda x: torch.cat([x[:, 4:], x[:, :4]], 1)),
+            8,
+            "own code fixes its width 8.*other channels than the chosen",
+        ),
+        (Call(lambda x: x[:, :4] + x[:, 4:]), 4, "own code fixes its width 4"),
+        (Call(lambda x: functional.pad(x, (0, 0, 0, 0, 1, 1))), 10, "aten.pad.default in middle pads it"),
+        (Call(lambda x: x.mean(1, keepdim=True)), 1, "aten.mean.dim in middle reduces over it"),
+        (
+            Call(lambda x: x[:, 3:4] * x[:, 3].unsqueeze(1)),
+            1,
+            "aten.select.int in middle picks one of it by number",
+        ),
+        (
+            Call(lambda x: x + torch.ones(1, 8, 1, 1)),
+            8,
+            "aten.add.Tensor in middle combines it with a tensor of fixed",
+        ),
+    ],
+)
+def test_width_that_the_code_fixes_is_frozen_with_the_reason(
+    middle: nn.Module, inner: int, reason: str
+) -> None:
+    graph = trace(Around(middle, inner), IMAGE)
+    assert names(graph) == ["b"]
+    (found,) = [frozen.reason for frozen in graph.frozen if frozen.name == "a"]
+    assert re.search(reason, found), found
+
+
+def test_baked_view_freezes_only_its_group() -> None:
+    class Baked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.fc = conv(3, 12), conv(12, 64), nn.Linear(64, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = functional.adaptive_avg_pool2d(self.second(functional.relu(self.first(x))), 1)
+            return self.fc(x.view(-1, 64))
+
+    graph = trace(Baked(), torch.zeros(2, 3, 8, 8))
+    assert names(graph) == ["first"]
+    assert "the model's own code fixes its width 64" in reasons(graph)["second"]
+    assert slim(Baked(), uniform_plan(graph))(torch.zeros(7, 3, 8, 8)).shape == (7, 5)
+
+
+def test_inputs_and_outputs_are_frozen() -> None:
+    class TwoHeads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head, self.side = conv(3, 8), conv(8, 6), conv(8, 7)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            y = functional.relu(self.body(x))
+            return {"head": self.head(y), "side": self.side(y).mean((2, 3))}
+
+    graph = trace(TwoHeads(), IMAGE)
+    assert names(graph) == ["body"]
+    assert reasons(graph) == {
+        "x": "it is an input of the model",
+        "head": "it is part of the model's output",
+        "side": "it is part of the model's output",
+    }
+
+
+def test_stream_of_the_image_itself_is_frozen() -> None:
+    class Refine(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = conv(3, 8), conv(8, 3), conv(3, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.c(x + self.b(functional.relu(self.a(x))))
+
+    graph = trace(Refine(), IMAGE)
+    assert names(graph) == ["a"]
+    assert "tensor of fixed width" in reasons(graph)["b"]
+
+
+def test_depthwise_layer_on_the_image_is_frozen_and_named() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.ReLU(), nn.Conv2d(6, 8, 1), nn.Conv2d(8, 4, 1))
+    graph = trace(model, IMAGE)
+    assert names(graph) == ["2"]
+    assert reasons(graph)["0"] == "a depthwise layer on channels of fixed number"
+
+
+def test_parameter_that_is_also_used_as_a_whole_keeps_its_shape() -> None:
+    class Regularised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = conv(3, 8), conv(8, 6), conv(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            scale = torch.linalg.matrix_norm(self.a.weight.flatten(1))
+            return self.c(self.b(self.a(x))) * scale
+
+    graph = trace(Regularised(), IMAGE)
+    assert names(graph) == ["b"]
+    assert "a.weight is used as a whole by aten.flatten.using_ints" in reasons(graph)["a"]
+
+
+def test_shared_layer_couples_all_its_uses() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.twice, self.last = conv(3, 8), conv(3, 8), conv(8, 6), conv(12, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(torch.cat([self.twice(self.a(x)), self.twice(self.b(x))], 1))
+
+    graph = trace(Shared(), IMAGE)
+    assert [(group.name, group.producers) for group in graph.groups] == [
+        ("a", ("a", "b")),
+        ("twice", ("twice",)),
+    ]
+    last = graph.layers[-1]
+    assert (last.in_groups, last.in_repeat) == (("twice",), 2)
+
+
+def test_attention_is_frozen_without_a_crash() -> None:
+    class Attend(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.outer = nn.Linear(5, 16), nn.Linear(16, 12)
+            self.encoder = nn.TransformerEncoderLayer(16, 2, 24, batch_first=True)
+            self.head = nn.Linear(12, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(functional.relu(self.outer(self.encoder(self.inner(x)))).mean(1))
+
+    graph = trace(Attend(), torch.zeros(1, 7, 5))
+    assert "outer" in names(graph)
+    assert "no pruning rule" in reasons(graph)["inner"]
+
+
+def test_order_and_names_are_the_same_every_time() -> None:
+    first, second = (trace(Around(nn.BatchNorm2d(8)), IMAGE) for _ in range(2))
+    assert first == second
+
+
+def test_group_says_what_it_slices() -> None:
+    graph = trace(Around(nn.BatchNorm2d(8)), IMAGE)
+    group = graph.group("a")
+    assert (group.width, group.producers, group.consumers) == (8, ("a",), ("b",))
+    assert {(m.parameter, m.dim, m.role) for m in group.members} == {
+        ("a.weight", 0, "out"),
+        ("a.bias", 0, "along"),
+        ("middle.weight", 0, "along"),
+        ("middle.bias", 0, "along"),
+        ("middle.running_mean", 0, "along"),
+        ("middle.running_var", 0, "along"),
+        ("b.weight", 1, "in"),
+    }
+    assert all(member.indices == tuple((unit,) for unit in range(8)) for member in group.members)
+
+
+def test_model_that_branches_on_data_is_refused_in_our_words() -> None:
+    class Branching(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + 1 if x.sum() > 0 else x
+
+    with pytest.raises(ModelError, match=r"Branching cannot be captured: .*forward must not branch"):
+        trace(Branching(), IMAGE)
+
+
+def test_inputs_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ModelError, match=r"Around does not run on inputs \(1, 5, 8, 8\)"):
+        trace(Around(nn.Identity()), torch.zeros(1, 5, 8, 8))
+    with pytest.raises(ModelError, match="must be one tensor or a tuple of tensors"):
+        trace(Around(nn.Identity()), ())
