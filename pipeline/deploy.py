@@ -54,6 +54,7 @@ def deploy(shop: Workshop, record: Record) -> None:
         InfeasibleError: no candidate meets the budgets; the device keeps what it had.
         PipelineError: a step failed; the run can be resumed.
     """
+    shop.settle_threads()
     baseline = record.baseline = measure_baseline(shop)
     record.candidates = (baseline,)
     record.limits = tuple(budget.resolve(baseline.measurement) for budget in shop.profile.budgets)

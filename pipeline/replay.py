@@ -53,6 +53,10 @@ class Replay:
         self._expect(step, [timing.file_sha256 for timing in found], files)
         return found
 
+    def threads(self, step: str) -> int:
+        """Return the number of threads that the host worked with; other counts round differently."""
+        return TypeAdapter(int).validate_json(self._recorded(step).value)
+
     def _recorded(self, step: str) -> StepRow:
         if step not in self._steps:
             raise RunError(

@@ -29,10 +29,12 @@ from pipeline.recover import TrainResult, accuracy, recalibrate_batch_norm, trai
 from pipeline.replay import Replay
 from pipeline.store import Run
 from pipeline.task import Recipe, Splits, Task
+from pipeline.threads import best_thread_count
 from pipeline.watch import Advance, Watch
 
 T = TypeVar("T")
 
+THREADS_STEP = "choose threads"
 CALIBRATION_SAMPLES = 1024
 VALIDATION_SAMPLES = 64
 
@@ -67,6 +69,17 @@ class Workshop:
     def splits(self) -> Splits:
         """The task's data: train, validation and test, raw."""
         return self.task.load_data()
+
+    def settle_threads(self) -> None:
+        """Decide once a run how many threads this computer works with, and use them from here on."""
+        torch.set_num_threads(self.step(THREADS_STEP, int, lambda _: self._threads()))
+
+    def _threads(self) -> int:
+        if self.replay is not None:
+            return self.replay.threads(THREADS_STEP)
+        model = self.task.build_model().train()
+        inputs, targets = next(self.calibration_batches(min(64, len(self.splits.train.targets))))
+        return best_thread_count(lambda: _train_step(model, inputs, targets))
 
     def example(self) -> Tensor:
         """Return one input as the model takes it: shape (1, C, H, W), float32, preprocessed."""
@@ -267,6 +280,11 @@ class Workshop:
         checkpoint = self.path(f"{name}.checkpoint.safetensors")
         self.train(model, self.task.recover_recipe, checkpoint, advance, self.model(baseline))
         return self.convert(model.eval(), name, fitted.built.plan)
+
+
+def _train_step(model: nn.Module, inputs: Tensor, targets: Tensor) -> None:
+    torch.nn.functional.cross_entropy(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
+    model.zero_grad()
 
 
 def _show_event(advance: Advance, event: dict[str, object]) -> None:

@@ -29,7 +29,7 @@ RANKS = [
     {"profile_file", "task_file", "model_source"},
     {"data"},
     {"recipe", "toml_files"},
-    {"resources", "measurement", "watch", "files"},
+    {"resources", "measurement", "watch", "files", "threads"},
     {"errors"},
 ]
 TOGETHER = {"graph", "prune"}  # one subject in two folders: a graph makes plans, criteria score a graph

@@ -127,11 +127,12 @@ def _start(order: Order, options: dict[str, Any], console: Console) -> int:
     from pipeline.device.registry import open_device
     from pipeline.store import Store
 
+    store = Store()
     order.task.build_model()
     order.task.load_data()
     with open_device(order.device) as device:
         device.status()
-        run = start(Store(), order)
+        run = start(store, order)
         return _work(run, order, device, options, console)
 
 

@@ -39,10 +39,8 @@ def find(
         error: nothing there; it lists where it looked and what to do.
     """
     path = Path(name).expanduser()
-    if path.is_absolute():
-        candidates = [path]
-    else:
-        candidates = list(dict.fromkeys(_candidates(path, extra, beside, inside, mark)))
+    seen_from_here = _candidates(path, extra, beside, inside, mark)
+    candidates = [path] if path.is_absolute() else list(dict.fromkeys(seen_from_here))
     for candidate in candidates:
         if candidate.exists():
             return candidate.absolute()
