@@ -14,7 +14,9 @@ import torch
 
 PATIENCE_S = 1.5
 TIMED_STEPS = 3
-WORTH_IT = 0.9  # more threads must save a tenth of the time: they also heat the machine and disturb measurements
+WORTH_IT = (
+    0.9  # more threads must save a tenth of the time: they also heat the machine and disturb measurements
+)
 
 
 def best_thread_count(train_step: Callable[[], object]) -> int:
