@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline.graph.groups import (
+    Block,
     ComputeLayer,
     DependencyGraph,
     FrozenDimension,
@@ -13,6 +14,7 @@ from pipeline.graph.groups import (
 from pipeline.graph.trace import trace
 
 __all__ = [
+    "Block",
     "ComputeLayer",
     "DependencyGraph",
     "FrozenDimension",

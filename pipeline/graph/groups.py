@@ -50,6 +50,19 @@ class PruningGroup:
 
 
 @dataclass(frozen=True)
+class Block:
+    """A residual block that can go as a whole: `nn.Identity()` in place of the submodule `name`.
+
+    `group` is the one pruning group inside, all of whose producers and consumers are within the block:
+    keeping none of its units means dropping the block. `layers` are the compute layers that go with it.
+    """
+
+    name: str
+    group: str
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ComputeLayer:
     """One execution of a convolution or linear layer, at full width.
 
@@ -57,7 +70,7 @@ class ComputeLayer:
     where a group may be listed more than once; its output width is `out_fixed + out_repeat *
     widths[out_group]`. `bias` is also true where a batch norm follows, since folding gives one.
     `activation` is what directly follows the layer (or its batch norm) alone. For a linear layer `input_hw`
-    is (rows, 1).
+    is (rows, 1). `only_with` is the group of the block that the layer is in: at its width 0 the layer is gone.
     """
 
     name: str
@@ -80,9 +93,16 @@ class ComputeLayer:
     in_fixed: int = 0
     out_repeat: int = 1
     out_fixed: int = 0
+    only_with: str | None = None
+
+    def is_gone(self, widths: Mapping[str, int]) -> bool:
+        """Tell whether the layer goes with its block under chosen group widths."""
+        return self.only_with is not None and widths[self.only_with] == 0
 
     def widths(self, widths: Mapping[str, int]) -> tuple[int, int]:
-        """Return the layer's input and output width under chosen group widths."""
+        """Return the layer's input and output width under chosen group widths; (0, 0) when it is gone."""
+        if self.is_gone(widths):
+            return 0, 0
         inner = self.in_fixed + self.in_repeat * sum(widths[group] for group in self.in_groups)
         outer = self.out_repeat * widths[self.out_group] if self.out_group is not None else 0
         return inner, self.out_fixed + outer
@@ -92,21 +112,25 @@ class ComputeLayer:
 class LiveSet:
     """Bytes of activations alive while one node runs: `fixed_bytes + sum(per_unit_bytes[g] * width of g)`.
 
-    For one sample in float32. Weights are not counted.
+    For one sample in float32. Weights are not counted. `only_with` is the group of the block that the node is
+    in: at its width 0 the node does not run.
     """
 
     step: str
     fixed_bytes: int
     per_unit_bytes: Mapping[str, float]
+    only_with: str | None = None
 
     def bytes(self, widths: Mapping[str, int]) -> float:
-        """Return the bytes alive under chosen group widths."""
+        """Return the bytes alive under chosen group widths; 0 where the node does not run."""
+        if self.only_with is not None and widths[self.only_with] == 0:
+            return 0.0
         return self.fixed_bytes + sum(each * widths[group] for group, each in self.per_unit_bytes.items())
 
 
 @dataclass(frozen=True)
 class DependencyGraph:
-    """All that slimming needs to know of a model; groups and layers are in order of execution.
+    """All that slimming needs to know of a model; groups, layers and blocks are in order of execution.
 
     `model` is a copy of the model as it was when traced, for criteria that look at weights alone.
     """
@@ -117,6 +141,7 @@ class DependencyGraph:
     liveness: tuple[LiveSet, ...]
     model_digest: str
     model: nn.Module = field(repr=False, compare=False)
+    blocks: tuple[Block, ...] = ()
 
     def group(self, name: str) -> PruningGroup:
         """Return a group by its name."""
@@ -129,7 +154,10 @@ class DependencyGraph:
     def plan(self, keep: Mapping[str, Sequence[int]]) -> SlimmingPlan:
         """Return the plan that keeps these units of the named groups, and all of the others.
 
+        Keeping no unit of a block's group drops the block.
+
         Raises:
-            ModelError: a group is unknown, or its kept units are none, double or out of range.
+            ModelError: a group is unknown, its kept units are double or out of range, or none are kept of a
+                group without a block.
         """
-        return make_plan(self.groups, self.model_digest, keep)
+        return make_plan(self.groups, self.model_digest, keep, self.blocks)

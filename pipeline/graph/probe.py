@@ -30,13 +30,13 @@ def probe(
     of those that passed. `model` is in eval mode and stays as it is.
     """
     keep = {group.name: _about_half(group.width) for group in groups}
-    lively = tuple(_lively(one) for one in inputs)
+    noisy = tuple(lively(one) for one in inputs)
 
     def attempt(tried: list[PruningGroup]) -> str | None:
         chosen = {group.name: keep[group.name] for group in tried}
         try:
-            expected = _outputs(_without(model, tried, chosen), lively)
-            outputs = _outputs(slim(model, make_plan(groups, digest, chosen)), lively)
+            expected = outputs_of(_without(model, tried, chosen), noisy)
+            outputs = outputs_of(slim(model, make_plan(groups, digest, chosen)), noisy)
         except Exception as error:  # noqa: BLE001 (the user's forward may raise anything)
             return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         return _difference(outputs, expected)
@@ -67,7 +67,7 @@ def _about_half(width: int) -> list[int]:
     return sorted(order[: min(width - 1, width // 2 | 1)].tolist())
 
 
-def _lively(given: Tensor) -> Tensor:
+def lively(given: Tensor) -> Tensor:
     """Replace a constant input, which would hide differences, by noise from 0 to 1."""
     if not given.is_floating_point() or (given != given.flatten()[:1]).any():
         return given
@@ -89,7 +89,8 @@ def _without(model: nn.Module, groups: list[PruningGroup], keep: Mapping[str, li
     return whole
 
 
-def _outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+def outputs_of(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """Return all tensors that the model gives."""
     with torch.no_grad():
         return [leaf for leaf in pytree.tree_leaves(model(*inputs)) if isinstance(leaf, Tensor)]
 

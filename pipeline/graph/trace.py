@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 from pipeline.errors import ModelError
 from pipeline.graph import rules
 from pipeline.graph.assemble import Grouping, assemble
+from pipeline.graph.blocks import find_blocks, mark_layers, mark_steps
 from pipeline.graph.flow import Flow, describe, fixed_value
 from pipeline.graph.groups import DependencyGraph, FrozenDimension
 from pipeline.graph.layers import compute_layers
@@ -43,13 +44,16 @@ def trace(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...]) -> Depe
     flow = propagate(program, traced)
     digest = model_digest(traced)
     grouping = _without_refused(flow, traced, digest, inputs)
+    layers = compute_layers(flow, grouping)
+    blocks = find_blocks(traced, grouping.groups, layers, inputs)
     return DependencyGraph(
         groups=grouping.groups,
         frozen=(*_inputs(program), *grouping.frozen),
-        layers=compute_layers(flow, grouping),
-        liveness=liveness(flow, grouping, nodes, _batch(inputs)),
+        layers=mark_layers(layers, blocks),
+        liveness=mark_steps(liveness(flow, grouping, nodes, _batch(inputs)), nodes, blocks),
         model_digest=digest,
         model=traced,
+        blocks=blocks,
     )
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from pipeline.errors import ModelError
 
 if TYPE_CHECKING:
-    from pipeline.graph.groups import PruningGroup
+    from pipeline.graph.groups import Block, PruningGroup
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,16 @@ class SlimmingPlan:
     """What to take out of one model.
 
     `keep` holds the kept units of every group, ascending; `widths` every group's width (before, after);
-    `slices` for each parameter or buffer that shrinks the kept entries by dimension. `model_digest` is that
-    of the model which the plan was made for (see `model_digest`).
+    `slices` for each parameter or buffer that shrinks the kept entries by dimension; `dropped` the names of
+    the residual blocks that go as a whole, whose groups keep nothing. `model_digest` is that of the model
+    which the plan was made for (see `model_digest`).
     """
 
     keep: dict[str, tuple[int, ...]]
     slices: dict[str, dict[int, tuple[int, ...]]]
     widths: dict[str, tuple[int, int]]
     model_digest: str
+    dropped: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Return the plan as JSON text."""
@@ -67,11 +69,19 @@ def model_digest(model: nn.Module) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def make_plan(groups: Sequence[PruningGroup], digest: str, keep: Mapping[str, Sequence[int]]) -> SlimmingPlan:
+def make_plan(
+    groups: Sequence[PruningGroup],
+    digest: str,
+    keep: Mapping[str, Sequence[int]],
+    blocks: Sequence[Block] = (),
+) -> SlimmingPlan:
     """Return the plan that keeps `keep` of the named groups and all units of the others.
 
+    A block whose group keeps nothing is dropped.
+
     Raises:
-        ModelError: a group is unknown, or its kept units are none, double or out of range.
+        ModelError: a group is unknown, its kept units are double or out of range, or none are kept of a group
+            without a block.
     """
     unknown = sorted(set(keep) - {group.name for group in groups})
     if unknown:
@@ -79,16 +89,30 @@ def make_plan(groups: Sequence[PruningGroup], digest: str, keep: Mapping[str, Se
             f"no pruning group is named {unknown[0]!r}",
             hint="graph.groups lists them, graph.frozen what must stay",
         )
-    kept = {group.name: _checked(group, keep.get(group.name)) for group in groups}
+    droppable = {block.group for block in blocks}
+    kept = {
+        group.name: _checked(group, keep.get(group.name), can_go=group.name in droppable) for group in groups
+    }
+    dropped = tuple(block.name for block in blocks if not kept[block.group])
     widths = {group.name: (group.width, len(kept[group.name])) for group in groups}
-    return SlimmingPlan(kept, _slices(groups, kept), widths, digest)
+    slices = {
+        name: dims
+        for name, dims in _slices(groups, kept).items()
+        if not any(is_within(name, block) for block in dropped)
+    }
+    return SlimmingPlan(kept, slices, widths, digest, dropped)
 
 
-def _checked(group: PruningGroup, units: Sequence[int] | None) -> tuple[int, ...]:
+def is_within(name: str, module: str) -> bool:
+    """Tell whether a dotted name is that of `module` or of something in it."""
+    return f"{name}.".startswith(f"{module}.")
+
+
+def _checked(group: PruningGroup, units: Sequence[int] | None, *, can_go: bool) -> tuple[int, ...]:
     if units is None:
         return tuple(range(group.width))
     kept = tuple(sorted(int(unit) for unit in units))
-    fault = index_fault(kept, group.width)
+    fault = None if can_go and not kept else index_fault(kept, group.width)
     if fault:
         raise ModelError(f"group {group.name} (width {group.width}): {fault}")
     return kept

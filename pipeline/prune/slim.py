@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ModelError
-from pipeline.prune.plan import SlimmingPlan, index_fault, model_digest
+from pipeline.prune.plan import SlimmingPlan, index_fault, is_within, model_digest
 
 M = TypeVar("M", bound=nn.Module)
 
 
 def slim(model: M, plan: SlimmingPlan) -> M:
     """Return a smaller copy of `model`; modes, dtypes, devices, hooks, `requires_grad` and ties are kept.
+
+    A dropped block becomes an `nn.Identity`, so its keys are missing from the state dict.
 
     All or nothing: the plan is checked before anything is made. Gradients are not carried over.
 
@@ -32,6 +34,8 @@ def slim(model: M, plan: SlimmingPlan) -> M:
             raise ModelError(f"the plan slices {name} twice, under another name as well")
         done.add(id(tensor))
         _shrink(tensor, dims)
+    for name in plan.dropped:
+        replace_module(smaller, name, nn.Identity().train(smaller.get_submodule(name).training))
     for module in smaller.modules():
         _tell_truth(module)
     return smaller
@@ -52,6 +56,12 @@ def copied(model: M) -> M:
         ) from error
 
 
+def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put `module` in the place of the submodule `name`."""
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, module)
+
+
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {
         **dict(model.named_parameters(remove_duplicate=False)),
@@ -62,8 +72,9 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 def _check(model: nn.Module, plan: SlimmingPlan) -> None:
     tensors = _tensors(model)
     hint = f"trace this {type(model).__name__} and make the plan from its graph"
+    _check_dropped(model, plan, hint)
     for name, (_, after) in plan.widths.items():
-        if after < 1:
+        if after < 1 and not any(is_within(name, block) for block in plan.dropped):
             raise ModelError(f"the plan leaves nothing of group {name}", hint="at least one unit must stay")
     for name, dims in plan.slices.items():
         if name not in tensors:
@@ -78,6 +89,16 @@ def _check(model: nn.Module, plan: SlimmingPlan) -> None:
         raise ModelError(
             f"the plan is of another model: {type(model).__name__} has other modules or shapes", hint=hint
         )
+
+
+def _check_dropped(model: nn.Module, plan: SlimmingPlan, hint: str) -> None:
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for number, name in enumerate(plan.dropped):
+        if not name or name not in modules:
+            raise ModelError(f"the plan is of another model: there is no module {name!r} to drop", hint=hint)
+        others = (*plan.dropped[:number], *plan.dropped[number + 1 :])
+        if any(is_within(name, other) for other in others):
+            raise ModelError(f"the plan drops {name} twice, or within another block", hint=hint)
 
 
 def _shrink(tensor: Tensor, dims: dict[int, tuple[int, ...]]) -> None:

@@ -20,7 +20,7 @@ from pipeline.search.shapes import LayerShape, input_range, joins, neighbours, s
 from pipeline.search.table import LatencyTable
 
 if TYPE_CHECKING:
-    from pipeline.graph.groups import ComputeLayer, DependencyGraph
+    from pipeline.graph.groups import ComputeLayer, DependencyGraph, LiveSet
 
 BYTES_PER_WEIGHT = 4
 
@@ -83,11 +83,27 @@ def _bytes(shape: LayerShape) -> float:
 def _memory_rows(graph: DependencyGraph, widths: Grid, weights: _Sum) -> list[CostRow]:
     rows = []
     for step in graph.liveness:
-        total = _Sum(weights.constant + step.fixed_bytes, dict(weights.single), weights.pairs)
-        for name, size in step.per_unit_bytes.items():
-            total.add_single(name, size * np.array(widths[name], np.float64))
+        total = _Sum(weights.constant, dict(weights.single), dict(weights.pairs))
+        _add_live(total, step, widths)
         rows.append(total.row("model_peak", step.step))
     return rows or [weights.row("model_peak", "weights")]
+
+
+def _add_live(total: _Sum, step: LiveSet, widths: Grid) -> None:
+    """Add the bytes alive in one step; those of a step within a block only where the block stays."""
+    costs = {name: size * np.array(widths[name], np.float64) for name, size in step.per_unit_bytes.items()}
+    if step.only_with is None:
+        total.constant += step.fixed_bytes
+        for name, each in costs.items():
+            total.add_single(name, each)
+        return
+    stays = (np.array(widths[step.only_with]) > 0).astype(np.float64)
+    total.add_single(step.only_with, step.fixed_bytes * stays)
+    for name, each in costs.items():
+        if name == step.only_with:
+            total.add_single(name, each)
+        else:
+            total.add_pair(step.only_with, name, np.outer(stays, each))
 
 
 def _total(layers: Iterable[ComputeLayer], widths: Grid, cost: Callable[[LayerShape], float]) -> _Sum:
@@ -124,7 +140,7 @@ class _Sum:
 
 
 def _add_simple(total: _Sum, layer: ComputeLayer, widths: Grid, cost: Callable[[LayerShape], float]) -> None:
-    """Add a layer with at most one group in front and one behind."""
+    """Add a layer whose shape depends on two groups at most."""
 
     def at(kept: Mapping[str, int]) -> float:
         return cost(shape_at(layer, kept))

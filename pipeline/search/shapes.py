@@ -28,8 +28,8 @@ class LayerShape:
     """One layer at given widths: all that its running time depends on.
 
     Widths count the entries of the layer's own input and output dimension; sizes are (height, width) of its
-    input without padding, batch 1. `kind` is "conv2d", "linear", or "empty" for the call that computes
-    nothing.
+    input without padding, batch 1. `kind` is "conv2d", "linear", "empty" for the call that computes
+    nothing, or "gone" for a layer that went with its block.
     """
 
     kind: str
@@ -78,18 +78,26 @@ class LayerShape:
     @property
     def weight_count(self) -> int:
         """Number of weights and biases."""
-        if self.kind == "empty":
+        if self.kind in {"empty", "gone"}:
             return 0
         area = math.prod(self.kernel)
         return self.out_width * (self.in_width // self.groups) * area + self.out_width * self.bias
 
 
 EMPTY = LayerShape("empty", 1, 1)
+GONE = LayerShape("gone", 0, 0)  # a layer of a dropped block: no time, no weights
 
 
 def candidate_widths(graph: DependencyGraph, divisions: int = 8) -> dict[str, tuple[int, ...]]:
-    """Return the widths each group may have: about `divisions` of them, ascending, the full width last."""
-    return {group.name: width_grid(group.width, divisions) for group in graph.groups}
+    """Return the widths each group may have: about `divisions` of them, ascending, the full width last.
+
+    A group whose block can go as a whole may also have width 0.
+    """
+    droppable = {block.group for block in graph.blocks}
+    return {
+        group.name: (*((0,) if group.name in droppable else ()), *width_grid(group.width, divisions))
+        for group in graph.groups
+    }
 
 
 def width_grid(width: int, divisions: int = 8) -> tuple[int, ...]:
@@ -109,7 +117,9 @@ def width_grid(width: int, divisions: int = 8) -> tuple[int, ...]:
 
 
 def shape_at(layer: ComputeLayer, kept: Mapping[str, int]) -> LayerShape:
-    """Return the shape of `layer` when the groups have the widths `kept` (units)."""
+    """Return the shape of `layer` when the groups have the widths `kept` (units), `GONE` with its block."""
+    if layer.is_gone(kept):
+        return GONE
     inner, _ = layer.widths(kept)
     return sized(layer, inner, None if layer.out_group is None else kept[layer.out_group])
 
@@ -150,7 +160,8 @@ def input_range(layer: ComputeLayer, widths: Mapping[str, tuple[int, ...]]) -> t
 
 def table_shapes(graph: DependencyGraph, widths: Mapping[str, tuple[int, ...]]) -> tuple[LayerShape, ...]:
     """Return every shape that a table for `widths` must hold, once, by first use, without `EMPTY`."""
-    return tuple(dict.fromkeys(shape for layer in graph.layers for shape in _layer_shapes(layer, widths)))
+    shapes = (shape for layer in graph.layers for shape in _layer_shapes(layer, widths))
+    return tuple(dict.fromkeys(shape for shape in shapes if shape != GONE))
 
 
 def _layer_shapes(layer: ComputeLayer, widths: Mapping[str, tuple[int, ...]]) -> Iterator[LayerShape]:
@@ -165,5 +176,6 @@ def _layer_shapes(layer: ComputeLayer, widths: Mapping[str, tuple[int, ...]]) ->
 
 
 def neighbours(layer: ComputeLayer) -> tuple[str, ...]:
-    """Return the groups that the layer's shape depends on, each once, those in front first."""
-    return tuple(dict.fromkeys(name for name in (*layer.in_groups, layer.out_group) if name is not None))
+    """Return the groups that the layer's shape depends on, each once, those in front first, its block's last."""
+    names = (*layer.in_groups, layer.out_group, layer.only_with)
+    return tuple(dict.fromkeys(name for name in names if name is not None))

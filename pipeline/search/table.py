@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.errors import DeviceError, InputError
 from pipeline.measurement import LayerTiming
-from pipeline.search.shapes import EMPTY, LayerShape, shape_at
+from pipeline.search.shapes import EMPTY, GONE, LayerShape, shape_at
 
 if TYPE_CHECKING:
     from pipeline.graph.groups import DependencyGraph
@@ -62,11 +62,14 @@ class LatencyTable:
     def lookup(self, shape: LayerShape) -> float:
         """Return the time of one layer in milliseconds, without the empty call, never negative.
 
-        An input width between two that were timed lies on the straight line between them.
+        An input width between two that were timed lies on the straight line between them. A layer that is
+        `GONE` takes no time.
 
         Raises:
             InputError: no such layer was timed.
         """
+        if shape == GONE:
+            return 0.0
         exact = self._exact.get(shape)
         if exact is not None:
             return max(exact - self.empty_ms, 0.0)
