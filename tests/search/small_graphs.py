@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from torch import nn
 
-from pipeline.graph import ComputeLayer, DependencyGraph, LiveSet, PruningGroup
+from pipeline.graph import Block, ComputeLayer, DependencyGraph, LiveSet, PruningGroup
 from pipeline.search import LayerShape
 
 
 def graph_of(widths, layers, liveness=()) -> DependencyGraph:
+    """A graph; layers that say which group they go with make a block of that group's name."""
     groups = tuple(PruningGroup(name, width, (), (), ()) for name, width in widths.items())
-    return DependencyGraph(groups, (), tuple(layers), tuple(liveness), "", nn.Identity())
+    inside = {name: tuple(each.name for each in layers if each.only_with == name) for name in widths}
+    blocks = tuple(Block(f"block {name}", name, names) for name, names in inside.items() if names)
+    return DependencyGraph(groups, (), tuple(layers), tuple(liveness), "", nn.Identity(), blocks)
 
 
 def conv(name, in_width, out_width, in_groups=(), out_group=None, *, in_fixed=0, **more) -> ComputeLayer:
@@ -71,6 +74,30 @@ def joined() -> DependencyGraph:
             conv("mix", 28, 28, ("a", "b"), in_fixed=4, groups=28, depthwise=True),
             conv("c", 28, 8, ("a", "b"), "c", in_fixed=4),
             linear("head", 8, 10, ("c",)),
+        ),
+    )
+
+
+def residual() -> DependencyGraph:
+    """A stem, a basic block, a block that begins with a depthwise layer on the stream, and a classifier."""
+    inner, wide = {"only_with": "inner"}, {"only_with": "wide"}
+    return graph_of(
+        {"trunk": 8, "inner": 6, "wide": 24},
+        (
+            conv("stem", 3, 8, (), "trunk"),
+            conv("inner.a", 8, 6, ("trunk",), "inner", **inner),
+            conv("inner.b", 6, 8, ("inner",), "trunk", **inner),
+            conv("wide.d", 8, 8, ("trunk",), "trunk", groups=8, depthwise=True, **wide),
+            conv("wide.a", 8, 24, ("trunk",), "wide", **wide),
+            conv("wide.b", 24, 8, ("wide",), "trunk", **wide),
+            linear("head", 8, 10, ("trunk",)),
+        ),
+        (
+            LiveSet("stem", 768, {"trunk": 256.0}),
+            LiveSet("inner.b", 32, {"trunk": 512.0, "inner": 256.0}, "inner"),
+            LiveSet("wide.d", 32, {"trunk": 768.0}, "wide"),
+            LiveSet("wide.b", 0, {"trunk": 512.0, "wide": 256.0}, "wide"),
+            LiveSet("head", 0, {"trunk": 256.0}),
         ),
     )
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
-from small_graphs import resnet20
+from small_graphs import residual, resnet20
 from test_table import table_of
 
 from pipeline.errors import InputError
@@ -54,10 +54,30 @@ def positions(problem, allocation):
     return {name: problem.widths[name].index(width) for name, width in allocation.widths.items()}
 
 
+def dropping_problem(seed: int, tightness: float = 0.6) -> Problem:
+    """Two blocks on a stream, which may be thinned, or left out."""
+    source, graph = np.random.default_rng(seed), residual()
+    widths = {"trunk": (4, 6, 8), "inner": (0, 2, 4, 6), "wide": (0, 8, 16, 24)}
+    importance = {
+        group.name: source.random() * source.exponential(size=group.width) for group in graph.groups
+    }
+    table = table_of(graph, widths)
+    whole = build_problem(graph, table, importance, {}, widths)
+    limits = {
+        name: tightness * source.uniform(0.8, 1.2) * cost
+        for name, cost in whole.predicted(whole.full()).items()
+    }
+    return build_problem(graph, table, importance, limits, widths)
+
+
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10**6), tightness=st.sampled_from([0.3, 0.5, 0.7, 0.9]))
-def test_the_milp_keeps_as_much_as_trying_everything(seed, tightness):
-    problem = random_problem(seed, tightness)
+@given(
+    make=st.sampled_from([random_problem, dropping_problem]),
+    seed=st.integers(0, 10**6),
+    tightness=st.sampled_from([0.3, 0.5, 0.7, 0.9]),
+)
+def test_the_milp_keeps_as_much_as_trying_everything(make, seed, tightness):
+    problem = make(seed, tightness)
     fitting = [problem.importance(choice) for choice in choices(problem) if not problem.overruns(choice)]
     allocation = MilpAllocator().allocate(problem)
     assert allocation.feasible == bool(fitting)
@@ -73,9 +93,13 @@ def test_the_milp_keeps_as_much_as_trying_everything(seed, tightness):
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10**6), tightness=st.sampled_from([0.3, 0.5, 0.7, 0.9]))
-def test_greedy_meets_the_limits_when_it_says_so_and_never_beats_the_milp(seed, tightness):
-    problem = random_problem(seed, tightness)
+@given(
+    make=st.sampled_from([random_problem, dropping_problem]),
+    seed=st.integers(0, 10**6),
+    tightness=st.sampled_from([0.3, 0.5, 0.7, 0.9]),
+)
+def test_greedy_meets_the_limits_when_it_says_so_and_never_beats_the_milp(make, seed, tightness):
+    problem = make(seed, tightness)
     greedy, exact = GreedyAllocator().allocate(problem), MilpAllocator().allocate(problem)
     if greedy.feasible:
         assert all(greedy.predicted[name] <= limit * (1 + 1e-6) for name, limit in problem.limits.items())
@@ -128,6 +152,17 @@ def test_of_budgets_that_fight_each_other_the_one_nearest_to_be_met_is_named():
     assert not allocation.feasible
     assert allocation.widths == {"a": 16}  # 14 % over in size; the other is 33 % over in time
     assert allocation.binding == ("file",)
+
+
+@pytest.mark.parametrize("allocator", ALLOCATORS, ids=lambda allocator: allocator.name)
+def test_a_block_of_little_importance_is_dropped_before_anything_is_thinned(allocator):
+    graph = residual()
+    widths = candidate_widths(graph)
+    importance = {"trunk": np.ones(8), "inner": np.ones(6), "wide": np.full(24, 1e-4)}
+    table = table_of(graph)
+    limits = {"latency": table.predict(graph, {"wide": 0})}
+    problem = build_problem(graph, table, importance, limits, widths)
+    assert allocator.allocate(problem).widths == {"trunk": 8, "inner": 6, "wide": 0}
 
 
 def test_a_staircase_is_used_to_its_edge():

@@ -5,7 +5,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from small_graphs import chain, graph_of, joined, resnet20
+from small_graphs import chain, graph_of, joined, residual, resnet20
 from test_table import table_of
 
 from pipeline.errors import InputError, ModelError
@@ -14,6 +14,7 @@ from pipeline.search import build_problem, model_peak_bytes, weight_bytes
 GRIDS = {
     chain: {"a": (4, 8, 16), "b": (6, 24)},
     joined: {"a": (2, 4, 8), "b": (4, 16), "c": (4, 8)},
+    residual: {"trunk": (4, 8), "inner": (0, 2, 6), "wide": (0, 8, 24)},
 }
 
 
@@ -22,7 +23,7 @@ def problem_of(graph, widths, limits=None):
     return build_problem(graph, table_of(graph, widths), importance, limits or {}, widths)
 
 
-@pytest.mark.parametrize("make", [chain, joined])
+@pytest.mark.parametrize("make", [chain, joined, residual])
 def test_the_terms_say_what_table_and_graph_say_at_every_choice(make):
     graph, widths = make(), GRIDS[make]
     problem, table = problem_of(graph, widths), table_of(graph, widths)
@@ -96,3 +97,27 @@ def test_a_layer_that_runs_twice_costs_time_twice_and_bytes_once():
     extra = table.layer_ms(graph, {})["d"]
     assert table.predict(twice, {}) == pytest.approx(table.predict(graph, {}) + extra)
     assert weight_bytes(twice, {}) == weight_bytes(graph, {})
+
+
+@pytest.mark.parametrize("gone", [("inner",), ("wide",), ("inner", "wide")])
+@pytest.mark.parametrize("trunk", [4, 8])
+def test_a_dropped_block_costs_what_a_model_without_it_costs(gone, trunk):
+    graph, table = residual(), table_of(residual(), GRIDS[residual])
+    without = graph_of(
+        graph.widths(),
+        [layer for layer in graph.layers if layer.only_with not in gone],
+        [step for step in graph.liveness if step.only_with not in gone],
+    )
+    widths = {"trunk": trunk, **dict.fromkeys(gone, 0)}
+    assert table.predict(graph, widths) == pytest.approx(table.predict(without, {"trunk": trunk}))
+    assert weight_bytes(graph, widths) == weight_bytes(without, {"trunk": trunk})
+    assert model_peak_bytes(graph, widths) == model_peak_bytes(without, {"trunk": trunk})
+
+
+def test_a_dropped_layer_is_reported_with_no_width_and_no_time():
+    graph = residual()
+    kept = {**graph.widths(), "wide": 0}
+    times = table_of(graph).layer_ms(graph, kept)
+    for layer in graph.layers:
+        assert (times[layer.name] == 0.0) == (layer.only_with == "wide")
+        assert (layer.widths(kept) == (0, 0)) == (layer.only_with == "wide")

@@ -33,3 +33,11 @@ def test_where_nothing_is_important_every_unit_counts_the_same():
 def test_missing_or_useless_importance_names_its_group(values):
     with pytest.raises(ModelError, match="layer1"):
         kept_shares({} if values is None else {"layer1": values}, {"layer1": (1, 2)})
+
+
+def test_width_none_keeps_no_unit_and_no_share():
+    importance = {"a": np.array([1.0, 4.0]), "b": np.array([3.0])}
+    assert kept_indices(importance, {"a": 0, "b": 1}) == {"a": (), "b": (0,)}
+    np.testing.assert_allclose(kept_shares(importance, {"a": (0, 1, 2), "b": (1,)})["a"], [0, 0.5, 0.625])
+    nothing = {"a": np.zeros(2), "b": np.zeros(2)}
+    np.testing.assert_allclose(kept_shares(nothing, {"a": (0, 2), "b": (2,)})["a"], [0, 0.5])

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_graphs import chain, graph_of, joined, linear, resnet20
+from small_graphs import chain, graph_of, joined, linear, residual, resnet20
 
 from pipeline.search import LayerShape, candidate_widths, table_shapes
-from pipeline.search.shapes import shape_at, width_grid
+from pipeline.search.shapes import GONE, shape_at, width_grid
 
 
 @given(width=st.integers(1, 4096), divisions=st.integers(1, 16))
@@ -84,3 +84,23 @@ def test_keys_tell_shapes_apart():
     graph = resnet20()
     shapes = table_shapes(graph, candidate_widths(graph))
     assert len({shape.key for shape in shapes}) == len(shapes)
+
+
+def test_only_groups_with_a_block_may_be_left_out_altogether():
+    assert candidate_widths(residual()) == {
+        "trunk": width_grid(8),
+        "inner": (0, *width_grid(6)),
+        "wide": (0, *width_grid(24)),
+    }
+
+
+def test_a_table_needs_nothing_for_layers_that_are_gone():
+    widths = {"trunk": (4, 8), "inner": (2, 6), "wide": (8, 24)}
+    with_none = {name: choices if name == "trunk" else (0, *choices) for name, choices in widths.items()}
+    assert table_shapes(residual(), with_none) == table_shapes(residual(), widths)
+
+
+def test_every_layer_of_a_dropped_block_is_gone_also_those_on_the_stream_alone():
+    graph = residual()
+    shapes = {layer.name: shape_at(layer, {"trunk": 8, "inner": 6, "wide": 0}) for layer in graph.layers}
+    assert {name for name, shape in shapes.items() if shape == GONE} == {"wide.d", "wide.a", "wide.b"}
