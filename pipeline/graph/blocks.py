@@ -43,7 +43,10 @@ def find_blocks(
     """
     noisy = tuple(lively(one) for one in inputs)
     homes = _homes(model, groups)
-    calls, shapes = _record(model, [name for names in homes.values() for name in names], noisy)
+    try:
+        calls, shapes = _record(model, [name for names in homes.values() for name in names], noisy)
+    except Exception:  # noqa: BLE001 (the user's forward may raise anything, here at the sight of noise)
+        return ()
     blocks = []
     for group in groups:
         for name in homes[group.name]:

@@ -196,16 +196,16 @@ def _points(axes: Axes, marks: Sequence[Mark]) -> None:
     """Draw the marks with their names, moved apart where they would lie on each other."""
     left, right = axes.get_xlim()
     low, high = axes.get_ylim()
-    taken: list[tuple[bool, float]] = []
+    taken: list[float] = []  # on either side: names grow towards the middle, where they may meet
     for mark in sorted(marks, key=lambda each: -(each.y or 0.0)):
         if mark.y is None:
             continue
         axes.plot(mark.x, mark.y, **_look(mark.stage))
         rightwards = mark.x < (left + right) / 2
         y = (mark.y - low) / (high - low)
-        while any(side == rightwards and abs(y - other) < 0.075 for side, other in taken):
+        while any(abs(y - other) < 0.075 for other in taken):
             y -= 0.01
-        taken.append((rightwards, y))
+        taken.append(y)
         axes.annotate(
             f"{shortened(mark.name)} {percent(mark.y)}", (mark.x, y), (6 if rightwards else -6, 0),
             xycoords=("data", "axes fraction"), textcoords="offset points",
