@@ -74,7 +74,7 @@ def _allocate(
     name: str,
 ) -> Allocation:
     problem = build_problem(
-        ground.graph, ground.table, ground.importance, feedback.table_limits(limits), ground.widths
+        ground.graph, ground.table, ground.kept, feedback.table_limits(limits), ground.widths
     )
     return shop.step(f"{name}: allocate", Allocation, lambda _: allocator.allocate(problem))
 

@@ -21,7 +21,10 @@ from pipeline.search import (
     LayerShape,
     build_layer_model,
     candidate_widths,
+    kept_indices,
+    loss_curves,
     model_peak_bytes,
+    shares_kept,
     table_shapes,
     weight_bytes,
 )
@@ -36,12 +39,14 @@ TABLE_STEP = "latency table"
 class Survey:
     """The ground on which widths are allocated.
 
-    `importance` holds one value a unit for each group; `widths` the ones that could be chosen, ascending.
+    `importance` holds one value a unit for each group: it decides which units go. `widths` are those that could be
+    chosen, ascending; `kept` says what each of them keeps of all that can be lost: it decides how many units go.
     """
 
     graph: DependencyGraph
     importance: Mapping[str, npt.NDArray[np.float64]]
     widths: Mapping[str, tuple[int, ...]]
+    kept: Mapping[str, npt.NDArray[np.float64]]
     table: LatencyTable
 
     def full(self) -> dict[str, int]:
@@ -68,12 +73,20 @@ def survey(shop: Workshop, baseline: Candidate) -> Survey:
     scores = shop.step(
         "importance", dict[str, list[float]], lambda _: _importance(shop, graph, baseline.built)
     )
+    importance = {name: np.asarray(values) for name, values in scores.items()}
+    measure = partial(_loss_at, shop, graph, importance, baseline.built)
+    curves = shop.step(
+        "sensitivity",
+        dict[str, list[float]],
+        lambda advance: loss_curves(widths, measure, lambda done, of: advance(done=done, of=of)),
+    )
     shapes = (EMPTY, *table_shapes(graph, widths))
     timings = shop.step(TABLE_STEP, tuple[LayerTiming, ...], partial(_time_layers, shop, shapes))
     return Survey(
         graph=graph,
-        importance={name: np.asarray(values) for name, values in scores.items()},
+        importance=importance,
         widths=widths,
+        kept=shares_kept(curves),
         table=LatencyTable.from_timings(shapes, timings),
     )
 
@@ -81,6 +94,18 @@ def survey(shop: Workshop, baseline: Candidate) -> Survey:
 def _importance(shop: Workshop, graph: DependencyGraph, baseline: Built) -> dict[str, list[float]]:
     scores = score(shop.model(baseline), graph, CRITERION, shop.calibration_batches())
     return {name: [float(value) for value in values] for name, values in scores.items()}
+
+
+def _loss_at(
+    shop: Workshop,
+    graph: DependencyGraph,
+    importance: Mapping[str, npt.NDArray[np.float64]],
+    baseline: Built,
+    widths: Mapping[str, int],
+) -> float:
+    """Return the loss on the calibration batches of the model cut to `widths`; nothing is converted or measured."""
+    plan = graph.plan(kept_indices(importance, widths))
+    return shop.calibration_loss(shop.slimmed(baseline, plan))
 
 
 def _time_layers(shop: Workshop, shapes: Sequence[LayerShape], advance: Advance) -> tuple[LayerTiming, ...]:

@@ -36,6 +36,7 @@ T = TypeVar("T")
 
 THREADS_STEP = "choose threads"
 CALIBRATION_SAMPLES = 1024
+RECALIBRATION_BATCHES = 10
 VALIDATION_SAMPLES = 64
 
 
@@ -123,11 +124,28 @@ class Workshop:
         """Slim the baseline by `plan`, recalibrate its batch norms and convert it; nothing is trained."""
         plan_file = f"{name}.plan.json"
         write_text(self.path(plan_file), plan.to_json())
+        return self.convert(self.slimmed(baseline, plan), name, plan_file)
+
+    def slimmed(self, baseline: Built, plan: SlimmingPlan) -> nn.Module:
+        """Return the baseline slimmed by `plan`, its batch norms recalibrated, in eval mode; no file is written."""
         model = slim(self.model(baseline), plan)
         recalibrate_batch_norm(
-            model, split=self.splits.train, preprocess=self.task.preprocess, seed=self.task.seed
+            model,
+            split=self.splits.train,
+            preprocess=self.task.preprocess,
+            seed=self.task.seed,
+            batches=RECALIBRATION_BATCHES,
         )
-        return self.convert(model.eval(), name, plan_file)
+        return model.eval()
+
+    def calibration_loss(self, model: nn.Module) -> float:
+        """Return the mean cross-entropy on the calibration batches."""
+        total, count = 0.0, 0
+        with torch.inference_mode():
+            for inputs, targets in self.calibration_batches():
+                total += float(torch.nn.functional.cross_entropy(model(inputs), targets, reduction="sum"))
+                count += len(targets)
+        return total / count
 
     def validate(self, built: Built) -> Agreement:
         """Compare the converted file's answers with the PyTorch model's on real inputs."""

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.search.allocate import CostRow, Floats, Problem
-from pipeline.search.importance import kept_shares
 from pipeline.search.shapes import LayerShape, input_range, joins, neighbours, shape_at, sized
 from pipeline.search.table import LatencyTable
 
@@ -30,7 +29,7 @@ Grid = Mapping[str, tuple[int, ...]]
 def build_problem(
     graph: DependencyGraph,
     table: LatencyTable,
-    importance: Mapping[str, Floats],
+    kept: Mapping[str, Floats],
     limits: Mapping[str, float],
     widths: Grid,
 ) -> Problem:
@@ -39,14 +38,13 @@ def build_problem(
     Args:
         graph: The model's groups, layers and liveness.
         table: Holds every shape of `table_shapes(graph, widths)`.
-        importance: Group → one value a unit, shape (width,), comparable between groups.
+        kept: Group → the share of the model's importance that each of its widths keeps, shape (widths,).
         limits: "latency" in the table's milliseconds, "file" in bytes of weights, "model_peak" in bytes of
             weights and activations: what whole-model measurements add to these is the caller's to subtract.
         widths: Group → candidate widths, ascending, the full width last.
 
     Raises:
         InputError: a limit on anything else, or the table lacks a layer.
-        ModelError: the importance of a group is missing or not finite.
     """
     latency = _total(graph.layers, widths, table.lookup)
     latency.constant += table.empty_ms
@@ -56,7 +54,7 @@ def build_problem(
         weights.row("file", "weights"),
         *_memory_rows(graph, widths, weights),
     )
-    return Problem(dict(widths), kept_shares(importance, widths), rows, dict(limits))
+    return Problem(dict(widths), dict(kept), rows, dict(limits))
 
 
 def weight_bytes(graph: DependencyGraph, widths: Mapping[str, int]) -> float:

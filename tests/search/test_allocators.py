@@ -20,6 +20,7 @@ from pipeline.search import (
     build_problem,
     candidate_widths,
 )
+from pipeline.search.importance import kept_shares
 
 ALLOCATORS = [MilpAllocator(), GreedyAllocator()]
 
@@ -62,12 +63,12 @@ def dropping_problem(seed: int, tightness: float = 0.6) -> Problem:
         group.name: source.random() * source.exponential(size=group.width) for group in graph.groups
     }
     table = table_of(graph, widths)
-    whole = build_problem(graph, table, importance, {}, widths)
+    whole = build_problem(graph, table, kept_shares(importance, widths), {}, widths)
     limits = {
         name: tightness * source.uniform(0.8, 1.2) * cost
         for name, cost in whole.predicted(whole.full()).items()
     }
-    return build_problem(graph, table, importance, limits, widths)
+    return build_problem(graph, table, kept_shares(importance, widths), limits, widths)
 
 
 @settings(max_examples=40, deadline=None)
@@ -161,7 +162,7 @@ def test_a_block_of_little_importance_is_dropped_before_anything_is_thinned(allo
     importance = {"trunk": np.ones(8), "inner": np.ones(6), "wide": np.full(24, 1e-4)}
     table = table_of(graph)
     limits = {"latency": table.predict(graph, {"wide": 0})}
-    problem = build_problem(graph, table, importance, limits, widths)
+    problem = build_problem(graph, table, kept_shares(importance, widths), limits, widths)
     assert allocator.allocate(problem).widths == {"trunk": 8, "inner": 6, "wide": 0}
 
 
@@ -208,10 +209,10 @@ def resnet20_problem(share: float) -> Problem:
     source = np.random.default_rng(0)
     importance = {group.name: source.exponential(size=group.width) for group in graph.groups}
     table = table_of(graph, widths)
-    whole = build_problem(graph, table, importance, {}, widths)
+    whole = build_problem(graph, table, kept_shares(importance, widths), {}, widths)
     limits = {name: share * cost for name, cost in whole.predicted(whole.full()).items()}
     limits["model_peak"] *= 1.2
-    return build_problem(graph, table, importance, limits, widths)
+    return build_problem(graph, table, kept_shares(importance, widths), limits, widths)
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5])

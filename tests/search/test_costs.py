@@ -10,6 +10,7 @@ from test_table import table_of
 
 from pipeline.errors import InputError, ModelError
 from pipeline.search import build_problem, model_peak_bytes, weight_bytes
+from pipeline.search.importance import kept_shares
 
 GRIDS = {
     chain: {"a": (4, 8, 16), "b": (6, 24)},
@@ -20,7 +21,9 @@ GRIDS = {
 
 def problem_of(graph, widths, limits=None):
     importance = {group.name: np.ones(group.width) for group in graph.groups}
-    return build_problem(graph, table_of(graph, widths), importance, limits or {}, widths)
+    return build_problem(
+        graph, table_of(graph, widths), kept_shares(importance, widths), limits or {}, widths
+    )
 
 
 @pytest.mark.parametrize("make", [chain, joined, residual])
@@ -64,7 +67,7 @@ def test_a_limit_on_something_unpredictable_is_refused():
 
 def test_importance_of_the_wrong_size_is_refused():
     with pytest.raises(ModelError, match="'a'"):
-        build_problem(chain(), table_of(chain(), GRIDS[chain]), {"a": np.ones(3)}, {}, GRIDS[chain])
+        kept_shares({"a": np.ones(3)}, GRIDS[chain])
 
 
 def test_equal_group_pairs_are_added_up():

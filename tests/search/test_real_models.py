@@ -18,6 +18,7 @@ from pipeline.search import (
     model_peak_bytes,
     weight_bytes,
 )
+from pipeline.search.importance import kept_shares
 from pipeline.search.shapes import shape_at
 
 
@@ -50,10 +51,12 @@ def allocated():
     source = np.random.default_rng(0)
     importance = {group.name: source.exponential(size=group.width) for group in graph.groups}
     table = table_of(graph, widths)
-    whole = build_problem(graph, table, importance, {}, widths)
+    whole = build_problem(graph, table, kept_shares(importance, widths), {}, widths)
     limits = {name: 0.7 * cost for name, cost in whole.predicted(whole.full()).items()}
     limits["latency"] += 0.3 * table.empty_ms  # which no plan can shorten
-    allocation = MilpAllocator().allocate(build_problem(graph, table, importance, limits, widths))
+    allocation = MilpAllocator().allocate(
+        build_problem(graph, table, kept_shares(importance, widths), limits, widths)
+    )
     smaller = slim(model, graph.plan(kept_indices(importance, allocation.widths)))
     return graph, table, limits, allocation, smaller, trace(smaller, example)
 
