@@ -32,6 +32,7 @@ from pipeline.watch import Advance
 from pipeline.workshop import Workshop
 
 CRITERION = "taylor"
+FIXED_SHOWN = 3
 TABLE_STEP = "latency table"
 
 
@@ -70,6 +71,11 @@ def survey(shop: Workshop, baseline: Candidate) -> Survey:
     """Trace the model, score its units, and let the device time its layers at the widths that could be chosen."""
     graph = trace(shop.model(baseline.built), shop.example())
     widths = candidate_widths(graph)
+    shop.watch.say(f"{len(graph.groups)} groups of channels can shrink, {len(graph.blocks)} blocks can go")
+    for fixed in graph.frozen[:FIXED_SHOWN]:
+        shop.watch.say(f"left whole: {fixed.name}: {fixed.reason}")
+    if len(graph.frozen) > FIXED_SHOWN:
+        shop.watch.say(f"… and {len(graph.frozen) - FIXED_SHOWN} more, named in the report")
     scores = shop.step(
         "importance", dict[str, list[float]], lambda _: _importance(shop, graph, baseline.built)
     )

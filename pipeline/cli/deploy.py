@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import click
 from rich.console import Console
 
 from pipeline.cli.progress import Terminal
-from pipeline.errors import InputError, PipelineError
+from pipeline.errors import InputError, PipelineError, RunError
 from pipeline.watch import Silent
 
 if TYPE_CHECKING:
@@ -185,6 +186,9 @@ def _work(run: Any, order: Order, device: Any, options: dict[str, Any], console:
     try:
         summary = conduct(run, order, device, watch)
     except (PipelineError, KeyboardInterrupt) as error:
+        if options["json_file"]:
+            with suppress(RunError):  # nothing is known of a run whose device did not even answer
+                _write_json(run.store.summary(run.id), options["json_file"])
         _say_how_to_go_on(run.id, error)
         raise
     finally:
@@ -215,18 +219,18 @@ def _close(summary: RunSummary, options: dict[str, Any], console: Console) -> in
     write_text(report, render(json.loads(to_json(summary))))
     console.print(f"report: {report}", soft_wrap=True)
     if options["json_file"]:
-        _write_json(summary, options["json_file"])
+        _write_json(json.loads(to_json(summary)), options["json_file"])
     return 0 if summary.status == "met" else 3
 
 
-def _write_json(summary: RunSummary, target: Path) -> None:
+def _write_json(summary: dict[str, Any], target: Path) -> None:
     from pipeline.files import write_text
-    from pipeline.report.summary import to_json
 
+    text = json.dumps(summary, indent=2)
     if target == Path("-"):
-        click.echo(to_json(summary))
+        click.echo(text)
     else:
-        write_text(target, to_json(summary) + "\n")
+        write_text(target, text + "\n")
 
 
 def _dry_run(order: Order, console: Console) -> int:

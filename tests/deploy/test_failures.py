@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -48,7 +49,8 @@ def _wait_for(process: subprocess.Popen[str], words: str) -> None:
 def test_an_agent_killed_while_it_measures_is_exit_code_4_and_the_run_can_go_on(deployed, home_like) -> None:
     home = home_like("killed-agent")
     home.profile.write_text(home.profile.read_text().replace("min_duration_s = 0.5", "min_duration_s = 30.0"))
-    process = _started(home)
+    target = home.folder / "failed.json"
+    process = _started(home, "--json", str(target))
     _wait_for(process, "baseline: convert")
     time.sleep(1.5)
     for agent in _agents(process.pid):
@@ -58,6 +60,7 @@ def test_an_agent_killed_while_it_measures_is_exit_code_4_and_the_run_can_go_on(
     assert "Traceback" not in errors
     assert "--resume" in errors
     assert not (home.agent_state / "active").exists()
+    assert json.loads(target.read_text())["status"] == "failed"
 
 
 @pytest.mark.parametrize("kilobytes", [4, 64, 300])
