@@ -42,8 +42,8 @@ def fit(
 ) -> Fitted:
     """Run up to `rounds` rounds of allocate → slim → convert → push → measure → learn.
 
-    A round after one that met the budgets is only run while much of the latency budget is unused. Widths that
-    were measured before are never measured again.
+    A round after one that met the budgets is only run while much of the latency budget is unused; the same widths
+    are not measured twice in one fit.
     """
     tried: list[Candidate] = []
     best: Candidate | None = None
