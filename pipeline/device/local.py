@@ -12,7 +12,7 @@ from collections import deque
 from pathlib import Path
 from typing import BinaryIO, cast
 
-import device_agent
+from device_agent import wire
 from pipeline.errors import TransportError
 
 _TAIL_LINES = 10
@@ -105,6 +105,6 @@ def _ending(status: int | None) -> str:
 
 def _environment() -> dict[str, str]:
     """Let the subprocess find the very agent that this host imports, wherever the user's shell stands."""
-    package = str(Path(device_agent.__file__).resolve().parent.parent)
+    package = str(Path(wire.__file__).resolve().parent.parent)
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

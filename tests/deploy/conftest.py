@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -142,6 +143,18 @@ class Home:
     def deploy(self, *arguments: str) -> list[str]:
         return self.command(*self.deploy_arguments(*arguments))
 
+    def start_deploy(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start `pipeline deploy` of the small task, its output line by line, as at a terminal."""
+        return subprocess.Popen(
+            self.deploy(*arguments),
+            env={**self.environment, "PYTHONUNBUFFERED": "1"},
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=_heed_ctrl_c,
+        )
+
     def time_a_deploy(self, *arguments: str) -> float:
         """Return the seconds that a whole deploy takes in a home of its own."""
         import shutil
@@ -171,6 +184,11 @@ class Home:
             timeout=280,
             check=False,
         )
+
+
+def _heed_ctrl_c() -> None:
+    """For a child process: take SIGINT as at a terminal, also where a background shell has it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def make_home(folder: Path) -> Home:

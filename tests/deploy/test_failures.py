@@ -27,17 +27,6 @@ def _agents(parent: int) -> list[int]:
     return found
 
 
-def _started(home, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        home.deploy(*arguments),
-        env={**home.environment, "PYTHONUNBUFFERED": "1"},
-        cwd=home.folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def _wait_for(process: subprocess.Popen[str], words: str) -> None:
     assert process.stdout is not None
     for line in process.stdout:
@@ -50,7 +39,7 @@ def test_an_agent_killed_while_it_measures_is_exit_code_4_and_the_run_can_go_on(
     home = home_like("killed-agent")
     home.profile.write_text(home.profile.read_text().replace("min_duration_s = 0.5", "min_duration_s = 30.0"))
     target = home.folder / "failed.json"
-    process = _started(home, "--json", str(target))
+    process = home.start_deploy("--json", str(target))
     _wait_for(process, "baseline: convert")
     time.sleep(1.5)
     for agent in _agents(process.pid):
@@ -90,7 +79,7 @@ def test_a_disk_that_fills_up_is_one_clear_line(deployed, home_like, kilobytes: 
 @pytest.mark.parametrize("after", ["baseline: train", "baseline: convert", "latency table", "fit 1: measure"])
 def test_ctrl_c_at_a_step_is_130_and_the_run_goes_on(deployed, home_like, after: str) -> None:
     home = home_like("stopped")
-    process = _started(home)
+    process = home.start_deploy()
     _wait_for(process, after)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)

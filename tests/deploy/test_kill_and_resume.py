@@ -95,14 +95,7 @@ def test_killed_while_the_device_measures_the_run_goes_on(fresh_home) -> None:
 
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(fresh_home) -> None:
     home = fresh_home
-    process = subprocess.Popen(
-        home.deploy(),
-        env=home.environment,
-        cwd=home.folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = home.start_deploy()
     assert process.stdout is not None
     while "run " not in process.stdout.readline():
         assert process.poll() is None
