@@ -157,7 +157,9 @@ def test_an_agent_of_another_protocol_is_refused() -> None:
 
 
 def test_an_agent_that_ends_before_its_hello_is_reported() -> None:
-    with pytest.raises(TransportError, match="(closed the connection|the connection broke).*; it said nothing more"):
+    with pytest.raises(
+        TransportError, match=r"(closed the connection|the connection broke).*; it said nothing more"
+    ):
         Link(ScriptedTransport(lambda source, sink: None))
 
 
