@@ -14,18 +14,38 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.graph import DependencyGraph, trace
-    from pipeline.prune import SlimmingPlan, slim, uniform_plan
+    from pipeline.prune import (
+        SlimmingPlan,
+        SlimmingWarning,
+        connection_plan,
+        hold_masks,
+        load,
+        masks_of,
+        remap_optimiser,
+        save,
+        slim,
+        uniform_plan,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["DependencyGraph", "SlimmingPlan", "__version__", "slim", "trace", "uniform_plan"]
+__all__ = [
+    "DependencyGraph",
+    "SlimmingPlan",
+    "SlimmingWarning",
+    "__version__",
+    "connection_plan",
+    "hold_masks",
+    "load",
+    "masks_of",
+    "remap_optimiser",
+    "save",
+    "slim",
+    "trace",
+    "uniform_plan",
+]
 
-_HOMES = {
-    "DependencyGraph": "pipeline.graph",
-    "SlimmingPlan": "pipeline.prune",
-    "slim": "pipeline.prune",
-    "trace": "pipeline.graph",
-    "uniform_plan": "pipeline.prune",
-}
+_HOMES = {name: "pipeline.prune" for name in __all__ if name != "__version__"}
+_HOMES.update(DependencyGraph="pipeline.graph", trace="pipeline.graph")
 
 
 def __getattr__(name: str) -> Any:

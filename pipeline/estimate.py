@@ -12,7 +12,7 @@ from pipeline.data.preprocess import apply
 from pipeline.deploy import FIT_ROUNDS
 from pipeline.graph import trace
 from pipeline.profile import DeviceProfile
-from pipeline.search import candidate_widths, table_shapes
+from pipeline.search import candidate_widths, searchable, table_shapes
 from pipeline.task import Recipe, Splits, Task
 
 SECONDS_PER_CONVERSION = 5.0
@@ -36,7 +36,7 @@ class Estimate:
 def estimate(task: Task, profile: DeviceProfile, *, train_baseline: bool) -> Estimate:
     """Trace the model and time one training step of it; the device is not touched."""
     model, splits = task.build_model(), task.load_data()
-    graph = trace(model, apply(task.preprocess, splits.validation.inputs[:1]))
+    graph = searchable(trace(model, apply(task.preprocess, splits.validation.inputs[:1])))
     layers = len(table_shapes(graph, candidate_widths(graph)))
     recipes = [task.recover_recipe]
     if train_baseline and task.baseline_recipe is not None:
@@ -44,7 +44,7 @@ def estimate(task: Task, profile: DeviceProfile, *, train_baseline: bool) -> Est
     measured = 2 + FIT_ROUNDS
     once = profile.measuring.min_duration_s + profile.measuring.warmup_max_s
     return Estimate(
-        groups=len(graph.groups),
+        groups=len(graph.choosable),
         frozen=len(graph.frozen),
         layer_models=layers,
         measurements_least=3,

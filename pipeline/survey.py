@@ -24,6 +24,7 @@ from pipeline.search import (
     kept_indices,
     loss_curves,
     model_peak_bytes,
+    searchable,
     shares_kept,
     table_shapes,
     weight_bytes,
@@ -69,9 +70,9 @@ class Survey:
 
 def survey(shop: Workshop, baseline: Candidate) -> Survey:
     """Trace the model, score its units, and let the device time its layers at the widths that could be chosen."""
-    graph = trace(shop.model(baseline.built), shop.example())
+    graph = searchable(trace(shop.model(baseline.built), shop.example()))
     widths = candidate_widths(graph)
-    shop.watch.say(f"{len(graph.groups)} groups of channels can shrink, {len(graph.blocks)} blocks can go")
+    shop.watch.say(f"{len(graph.choosable)} groups of channels can shrink, {_droppable(graph)} blocks can go")
     for fixed in graph.frozen[:FIXED_SHOWN]:
         shop.watch.say(f"left whole: {fixed.name}: {fixed.reason}")
     if len(graph.frozen) > FIXED_SHOWN:
@@ -95,6 +96,10 @@ def survey(shop: Workshop, baseline: Candidate) -> Survey:
         kept=shares_kept(curves),
         table=LatencyTable.from_timings(shapes, timings),
     )
+
+
+def _droppable(graph: DependencyGraph) -> int:
+    return sum(block.group is not None for block in graph.blocks)
 
 
 def _importance(shop: Workshop, graph: DependencyGraph, baseline: Built) -> dict[str, list[float]]:

@@ -1,64 +1,68 @@
 """Which residual blocks of a model can go as a whole: `nn.Identity()` in their place.
 
-Found by looking, never by class names: a submodule that holds all of exactly one pruning group, and that
-was seen to give its own input back when this group contributes nothing. What is left of such a block
-without its branch is its skip, so dropping it is what removing all of its units would be.
+Found in the graph, never by class names: a submodule with one input and one output of equal shape, whose
+output is the input plus what its branches add. Where a ReLU comes last, the input must be one's output too.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
-import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
+from pipeline.graph.flow import Flow
 from pipeline.graph.groups import Block, ComputeLayer, LiveSet, PruningGroup
-from pipeline.graph.probe import lively, outputs_of
-from pipeline.prune.plan import is_within
-from pipeline.prune.slim import replace_module
+from pipeline.prune.plan import is_constant, is_within
 
-CONSTANTS = {"bias", "running_mean"}  # what a branch without input still adds
+_ADDS = {"aten.add.Tensor", "aten.add_.Tensor"}
+_SAME = {"aten.dropout.default", "aten.dropout_.default", "aten.alias.default", "aten.contiguous.default"}
+_POOLS = {"aten.max_pool2d.default", "aten.adaptive_max_pool2d.default"}
 
 
 @dataclass
-class _Calls:
-    """What one module was called with, and whether each call was one tensor to one of the same shape."""
+class _Border:
+    """The tensors that go into a module and come out of it."""
 
-    given: list[Tensor]
-    plain: bool = True
+    given: set[fx.Node] = field(default_factory=set)
+    made: set[fx.Node] = field(default_factory=set)
+
+
+@dataclass
+class _Contents:
+    """What belongs to a module: groups and compute layers all of which is inside."""
+
+    groups: list[PruningGroup] = field(default_factory=list)
+    layers: list[ComputeLayer] = field(default_factory=list)
 
 
 def find_blocks(
     model: nn.Module,
+    flow: Flow,
+    nodes: Sequence[fx.Node],
     groups: Sequence[PruningGroup],
     layers: Sequence[ComputeLayer],
-    inputs: tuple[Tensor, ...],
+    choosable: Sequence[str],
 ) -> tuple[Block, ...]:
-    """Return the model's droppable blocks in the order of their groups; of nested ones the outermost.
-
-    `model` is in eval mode and stays as it is.
-    """
-    noisy = tuple(lively(one) for one in inputs)
-    homes = _homes(model, groups)
-    try:
-        calls, shapes = _record(model, [name for names in homes.values() for name in names], noisy)
-    except Exception:  # noqa: BLE001 (the user's forward may raise anything, here at the sight of noise)
-        return ()
-    blocks = []
-    for group in groups:
-        for name in homes[group.name]:
-            inside = [layer for layer in layers if is_within(layer.name.partition("#")[0], name)]
-            if (
-                _fits_pairs(inside, group.name)
-                and _has_identity_skip(model.get_submodule(name), name, group, calls[name])
-                and _runs_without(model, name, noisy, shapes)
-            ):
-                blocks.append(Block(name, group.name, tuple(layer.name for layer in inside)))
-                break
-    return tuple(blocks)
+    """Return the model's droppable blocks in order of execution: the innermost ones, by their outermost name."""
+    borders = _borders(flow, nodes)
+    contents = _contents(groups, layers)
+    shared = _shared_names(model)
+    ends: dict[str, tuple[fx.Node, fx.Node]] = {}
+    taken: dict[str, list[str]] = {}
+    for name in sorted(borders, key=lambda path: -path.count(".")):
+        inner = taken.pop(name, [])
+        found = _residual(flow, name, borders[name])
+        if found and not _leaks(name, shared) and (not inner or [ends[each] for each in inner] == [found]):
+            for each in inner:
+                del ends[each]
+            ends[name], inner = found, [name]
+        parent = name.rpartition(".")[0]
+        if inner and parent:
+            taken.setdefault(parent, []).extend(inner)
+    order = {node: step for step, node in enumerate(nodes)}
+    names = sorted(ends, key=lambda name: order[ends[name][1]])
+    return tuple(_block(name, contents.get(name, _Contents()), set(choosable)) for name in names)
 
 
 def mark_layers(layers: Sequence[ComputeLayer], blocks: Sequence[Block]) -> tuple[ComputeLayer, ...]:
@@ -71,78 +75,146 @@ def mark_steps(
     steps: Sequence[LiveSet], nodes: Sequence[fx.Node], blocks: Sequence[Block]
 ) -> tuple[LiveSet, ...]:
     """Tell each step within a block which group it goes with."""
-    modules = {
-        node.name: [path for path, _ in node.meta.get("nn_module_stack", {}).values()] for node in nodes
+    group_of = {block.name: block.group for block in blocks}
+    found = {
+        node.name: next((group_of[path] for path in modules_of(node) if path in group_of), None)
+        for node in nodes
     }
-
-    def group_of(step: LiveSet) -> str | None:
-        return next((block.group for block in blocks if block.name in modules[step.step]), None)
-
-    return tuple(replace(step, only_with=group_of(step)) for step in steps)
+    return tuple(replace(step, only_with=found[step.step]) for step in steps)
 
 
-def _homes(model: nn.Module, groups: Sequence[PruningGroup]) -> dict[str, list[str]]:
-    """Return for each group the submodules that hold all of it and of no other, the outermost first."""
-    homes: dict[str, list[str]] = {group.name: [] for group in groups}
-    for name, module in model.named_modules():
-        if not name or next(module.children(), None) is None:
-            continue
-        held = [group.name for group in groups if _holds(name, group)]
-        if len(held) == 1 and not _is_shared(model, name):
-            homes[held[0]].append(name)
-    return homes
+def modules_of(node: fx.Node) -> list[str]:
+    """Return the paths of the modules whose code runs a node, the outermost first, without the model itself."""
+    return [path for path, _ in node.meta.get("nn_module_stack", {}).values() if path]
 
 
-def _holds(name: str, group: PruningGroup) -> bool:
-    return all(is_within(member.parameter, name) for member in group.members)
+# --- borders ---
 
 
-def _is_shared(model: nn.Module, name: str) -> bool:
-    """Tell whether the module or something in it is also used under a name outside."""
-    things = [
+def _borders(flow: Flow, nodes: Sequence[fx.Node]) -> dict[str, _Border]:
+    """Return what goes into and out of every module, weights aside."""
+    inside = {node: modules_of(node) for node in nodes}
+    borders: dict[str, _Border] = {path: _Border() for paths in inside.values() for path in paths}
+    for node in nodes:
+        for source in node.all_input_nodes:
+            if flow.is_weight(source) or inside[source] == inside[node]:
+                continue
+            for path in set(inside[node]).difference(inside[source]):
+                borders[path].given.add(source)
+            for path in set(inside[source]).difference(inside[node]):
+                borders[path].made.add(source)
+    return borders
+
+
+def _residual(flow: Flow, name: str, border: _Border) -> tuple[fx.Node, fx.Node] | None:
+    """Return the input and the output of a residual block, `None` for anything else."""
+    if len(border.given) != 1 or len(border.made) != 1:
+        return None
+    (given,), (made,) = border.given, border.made
+    if flow.values.get(given) is None or flow.value(given).shape != flow.value(made).shape:
+        return None
+    last = made
+    if _is_relu(made):
+        if not _is_settled(given, made):
+            return None
+        last = made.all_input_nodes[0]
+    return (given, made) if _is_sum_with(last, given, name) else None
+
+
+def _is_sum_with(node: fx.Node, given: fx.Node, name: str) -> bool:
+    """Tell whether a node within the module is the module's input plus something."""
+    while str(node.target) in _SAME and name in modules_of(node):
+        node = node.all_input_nodes[0]
+    sources = node.all_input_nodes
+    if str(node.target) not in _ADDS or node.kwargs or len(sources) != 2 or name not in modules_of(node):
+        return False
+    if len({tuple(source.meta["val"].shape) for source in sources}) > 1:
+        return False
+    return any(_is_the_same(each, given) or _is_sum_with(each, given, name) for each in sources)
+
+
+def _is_the_same(node: fx.Node, given: fx.Node) -> bool:
+    while node is not given and str(node.target) in _SAME:
+        node = node.all_input_nodes[0]
+    return node is given
+
+
+def _is_relu(node: fx.Node) -> bool:
+    return _ceiling(node) is not None
+
+
+def _ceiling(node: fx.Node) -> float | None:
+    """Return what a ReLU clips to from above, `None` for any other operator."""
+    name = str(node.target)
+    if name in {"aten.relu.default", "aten.relu_.default"}:
+        return float("inf")
+    if name in {"aten.relu6.default", "aten.relu6_.default"}:
+        return 6.0
+    if name in {"aten.hardtanh.default", "aten.hardtanh_.default"} and node.args[1:2] == (0.0,):
+        return float(str(node.args[2])) if len(node.args) > 2 else 1.0
+    return None
+
+
+def _is_settled(given: fx.Node, relu: fx.Node) -> bool:
+    """Tell whether another ReLU would leave the values of a node as they are."""
+    while str(given.target) in _POOLS | _SAME:
+        given = given.all_input_nodes[0]
+    own, other = _ceiling(given), _ceiling(relu)
+    return own is not None and other is not None and own <= other
+
+
+# --- contents ---
+
+
+def _contents(groups: Iterable[PruningGroup], layers: Iterable[ComputeLayer]) -> dict[str, _Contents]:
+    contents: dict[str, _Contents] = {}
+    for group in groups:
+        names = [member.parameter for member in group.members]
+        home = _common(names) if not any(is_constant(name) for name in names) else ""
+        for path in _upwards(home):
+            contents.setdefault(path, _Contents()).groups.append(group)
+    for layer in layers:
+        for path in _upwards(layer.name.partition("#")[0]):
+            contents.setdefault(path, _Contents()).layers.append(layer)
+    return contents
+
+
+def _common(names: Sequence[str]) -> str:
+    """Return the module that all these parameters are in."""
+    first, last = min(names).split("."), max(names).split(".")
+    same = 0
+    while same < min(len(first), len(last)) - 1 and first[same] == last[same]:
+        same += 1
+    return ".".join(first[:same])
+
+
+def _upwards(path: str) -> list[str]:
+    parts = path.split(".") if path else []
+    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+
+
+def _shared_names(model: nn.Module) -> list[list[str]]:
+    """Return the names of every module, parameter and buffer that has several."""
+    names: dict[int, list[str]] = {}
+    for path, thing in (
         *model.named_modules(remove_duplicate=False),
         *model.named_parameters(remove_duplicate=False),
         *model.named_buffers(remove_duplicate=False),
-    ]
-    inside = {id(thing) for path, thing in things if is_within(path, name)}
-    return any(id(thing) in inside for path, thing in things if not is_within(path, name))
+    ):
+        names.setdefault(id(thing), []).append(path)
+    return [each for each in names.values() if len(each) > 1]
 
 
-def _record(
-    model: nn.Module, names: Sequence[str], inputs: tuple[Tensor, ...]
-) -> tuple[dict[str, _Calls], list[torch.Size]]:
-    """Run the model once; return how the named modules were called, and the shapes of its outputs."""
-    calls = {name: _Calls([]) for name in names}
-    hooks = []
-    for name, seen in calls.items():
-        module = model.get_submodule(name)
-        hooks.append(module.register_forward_pre_hook(_before(seen), with_kwargs=True))
-        hooks.append(module.register_forward_hook(_after(seen)))
-    try:
-        shapes = [one.shape for one in outputs_of(model, inputs)]
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return calls, shapes
+def _leaks(name: str, shared: Sequence[Sequence[str]]) -> bool:
+    """Tell whether the module or something in it is also used under a name outside."""
+    return any(len({is_within(each, name) for each in names}) == 2 for names in shared)
 
 
-def _before(seen: _Calls) -> Any:
-    def note(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-        if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
-            seen.given.append(args[0].clone())  # the module may write into it
-        else:
-            seen.plain = False
-
-    return note
-
-
-def _after(seen: _Calls) -> Any:
-    def note(_: nn.Module, __: object, output: object) -> None:
-        given = seen.given[-1] if seen.given else None
-        if not isinstance(output, Tensor) or given is None or output.shape != given.shape:
-            seen.plain = False
-
-    return note
+def _block(name: str, contents: _Contents, choosable: set[str]) -> Block:
+    inside = [group.name for group in contents.groups if group.name in choosable]
+    group = inside[0] if len(inside) == 1 and _fits_pairs(contents.layers, inside[0]) else None
+    layers = tuple(layer.name for layer in contents.layers)
+    return Block(name, group, layers, tuple(group.name for group in contents.groups))
 
 
 def _fits_pairs(layers: Sequence[ComputeLayer], group: str) -> bool:
@@ -151,50 +223,3 @@ def _fits_pairs(layers: Sequence[ComputeLayer], group: str) -> bool:
         len(set(layer.in_groups)) <= 1 and len({*layer.in_groups, layer.out_group} - {group, None}) <= 1
         for layer in layers
     )
-
-
-def _has_identity_skip(module: nn.Module, name: str, group: PruningGroup, calls: _Calls) -> bool:
-    """Tell whether the module gives back its input, bit for bit, once its branch adds nothing.
-
-    A last ReLU does not matter where the input is one's output already; whatever else stands in the skip
-    does. An input of zeros proves nothing.
-    """
-    if not calls.plain or len(calls.given) != 1 or not calls.given[0].any():
-        return False
-    bare = copy.deepcopy(module)
-    tensors = dict(_tensors(bare))
-    for member in group.members:
-        if member.role == "in":
-            tensor = tensors[member.parameter.removeprefix(f"{name}.")]
-            entries = torch.tensor([index for unit in member.indices for index in unit], device=tensor.device)
-            tensor.index_fill_(member.dim, entries, 0.0)
-    for path, tensor in tensors.items():
-        if path.rpartition(".")[2] in CONSTANTS:
-            tensor.zero_()
-    (given,) = calls.given
-    with torch.no_grad():
-        return torch.equal(bare(given.clone()), given)
-
-
-def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield parameters and buffers under all their names, detached but in the same memory."""
-    named = (
-        *module.named_parameters(remove_duplicate=False),
-        *module.named_buffers(remove_duplicate=False),
-    )
-    for name, tensor in named:
-        yield name, tensor.detach()
-
-
-def _runs_without(
-    model: nn.Module, name: str, inputs: tuple[Tensor, ...], shapes: Sequence[torch.Size]
-) -> bool:
-    """Tell whether the model gives outputs of the same shapes with an identity in the module's place."""
-    module = model.get_submodule(name)
-    replace_module(model, name, nn.Identity())
-    try:
-        return [one.shape for one in outputs_of(model, inputs)] == list(shapes)
-    except Exception:  # noqa: BLE001 (the user's forward may raise anything)
-        return False
-    finally:
-        replace_module(model, name, module)

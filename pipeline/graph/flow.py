@@ -6,6 +6,7 @@ dimensions of the parameters it uses, and returns the value of the node's output
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -43,11 +44,18 @@ class Claim:
     follows (biases, normalisation).
     """
 
-    parameter: str
-    dim: int
-    ids: Ids | None
     role: Role
     layer: str
+
+
+@dataclass(frozen=True)
+class ComputedClaim:
+    """The same for a weight that is computed from parameters: a layer's node, the weight's, and its labels."""
+
+    user: fx.Node
+    weight: fx.Node
+    ids: Ids
+    role: Role
 
 
 @dataclass(frozen=True)
@@ -75,42 +83,41 @@ class LayerTrace:
 class Flow:
     """What is known after propagating through the nodes so far.
 
-    `parameters` maps the graph's placeholders to the names of the model's parameters and buffers.
+    `parameters` maps the graph's placeholders to the names of the model's parameters, buffers and constants,
+    `tensors` to the values of buffers and constants. `labels` holds what is known of every dimension of a
+    parameter that was looked at; `claims` its uses, in order of execution. `heads` are labels along which an
+    attention works independently, `weights` the nodes computed from parameters alone.
     """
 
     parameters: dict[str, str]
+    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
     units: Units = field(default_factory=Units)
     values: dict[fx.Node, Value | tuple[Value, ...]] = field(default_factory=dict)
+    labels: dict[tuple[str, int], Ids | None] = field(default_factory=dict)
     claims: dict[tuple[str, int], list[Claim]] = field(default_factory=dict)
+    computed: list[ComputedClaim] = field(default_factory=list)
     layers: list[LayerTrace] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
-    claimed_by: set[tuple[fx.Node, str]] = field(default_factory=set)
-    _transposed: dict[fx.Node, str] = field(default_factory=dict)
+    heads: list[Ids] = field(default_factory=list)
+    weights: set[fx.Node] = field(default_factory=set)
 
     # --- tensors ---
 
     def value(self, node: fx.Node) -> Value:
-        """Return the value of a node that gives one tensor."""
+        """Return what is known of a node's tensor; a parameter carries labels of its own in every dimension."""
+        name = self.parameter(node)
+        if name is not None:
+            shape = shape_of(node)
+            return Value(shape, tuple(self._own(name, dim, size) for dim, size in enumerate(shape)))
         value = self.values[node]
         return value if isinstance(value, Value) else value[0]
-
-    def operand(self, user: fx.Node, node: fx.Node) -> Value:
-        """Return the value of a node; a parameter used as an operand carries units that may be coupled."""
-        name = self.parameter(node)
-        value = self.value(node)
-        if name is None or node in self._transposed:
-            return value
-        dims = tuple(self.units.fresh(size) for size in value.shape)
-        for dim, ids in enumerate(dims):
-            self.claim(user, node, dim, ids, "along")
-        return Value(value.shape, dims)
 
     def freeze(self, value: Value, reason: str) -> None:
         """Freeze every unit that a tensor carries."""
         for ids in value.carried:
             self.units.freeze(ids, reason)
 
-    def merge(self, parts: list[Ids | None], reason: str) -> Ids | None:
+    def merge(self, parts: Sequence[Ids | None], reason: str) -> Ids | None:
         """Couple the same dimension of several tensors; where one is of fixed size, the others are frozen."""
         carried = [ids for ids in parts if ids is not None]
         if not carried:
@@ -125,48 +132,63 @@ class Flow:
 
     # --- parameters ---
 
+    def is_weight(self, node: fx.Node) -> bool:
+        """Tell whether a node is a parameter or computed from parameters alone."""
+        return node in self.weights or self.parameter(node) is not None
+
     def parameter(self, node: object) -> str | None:
-        """Return the name of the parameter or buffer that a node is (or is the transpose of)."""
-        if not isinstance(node, fx.Node):
+        """Return the name of the parameter, buffer or constant that a node is."""
+        if not isinstance(node, fx.Node) or node.op != "placeholder":
             return None
-        if node in self._transposed:
-            return self._transposed[node]
-        return self.parameters.get(node.name) if node.op == "placeholder" else None
+        return self.parameters.get(node.name)
 
-    def is_transposed(self, node: fx.Node) -> bool:
-        """Tell whether a node is a transposed parameter."""
-        return node in self._transposed
+    def constant(self, node: object) -> torch.Tensor | None:
+        """Return the value of a buffer or constant; `None` for parameters and computed tensors."""
+        return self.tensors.get(node.name) if isinstance(node, fx.Node) else None
 
-    def transpose_parameter(self, node: fx.Node, source: fx.Node) -> None:
-        """Note that `node` is the parameter `source` with its two dimensions swapped."""
-        name = self.parameter(source)
-        if name is not None:
-            self._transposed[node] = name
-            self.claimed_by.add((node, name))
+    def claim(self, user: fx.Node, node: fx.Node | None, dim: int, ids: Ids | None, role: Role) -> None:
+        """Say that a dimension of an operand of `user` must have the units `ids` (`None`: its full size).
 
-    def claim(self, user: fx.Node, node: object, dim: int, ids: Ids | None, role: Role) -> None:
-        """Say that `user` needs a parameter's dimension to have the units `ids` (`None`: its full size).
-
-        A parameter that is used twice couples both uses. A missing parameter (no bias) claims nothing.
+        The operand may be a parameter, a buffer or computed from some; a missing one (no bias) claims nothing.
         """
+        if node is None:
+            return
         name = self.parameter(node)
         if name is None:
-            return
-        self.claimed_by.add((user, name))
-        earlier = self.claims.setdefault((name, dim), [])
-        if earlier:
-            self.merge(
-                [earlier[0].ids, ids], f"{name} is shared with a use of fixed width ({describe(user)})"
+            ids = self.merge(
+                [self.value(node).dims[dim], ids], f"{describe(user)} uses it with a fixed width"
             )
-        earlier.append(Claim(name, dim, ids, role, layer_name(name)))
+            self._note_computed(user, node, ids, role)
+            return
+        place = (name, dim)
+        if place in self.labels:
+            reason = f"{name} is shared with a use of fixed width ({describe(user)})"
+            ids = self.merge([self.labels[place], ids], reason)
+        self.labels[place] = ids
+        self._note_claim(name, dim, role)
 
-    def freeze_parameter(self, name: str, reason: str) -> None:
-        """Freeze every unit along any dimension of a parameter."""
-        for (parameter, _), claims in self.claims.items():
-            if parameter == name:
-                for claim in claims:
-                    if claim.ids is not None:
-                        self.units.freeze(claim.ids, reason)
+    def produce(self, user: fx.Node, weight: fx.Node, dim: int) -> Ids | None:
+        """Return the units along the dimension of a weight that holds the output channels of `user`."""
+        name = self.parameter(weight)
+        if name is None:
+            ids = self.value(weight).dims[dim]
+            self._note_computed(user, weight, ids, "out")
+            return ids
+        ids = self._own(name, dim, shape_of(weight)[dim])
+        self._note_claim(name, dim, "out")
+        return ids
+
+    def _own(self, name: str, dim: int, size: int) -> Ids | None:
+        if (name, dim) not in self.labels:
+            self.labels[name, dim] = self.units.fresh(size)
+        return self.labels[name, dim]
+
+    def _note_claim(self, name: str, dim: int, role: Role) -> None:
+        self.claims.setdefault((name, dim), []).append(Claim(role, layer_name(name)))
+
+    def _note_computed(self, user: fx.Node, node: fx.Node, ids: Ids | None, role: Role) -> None:
+        if ids is not None and role != "along":
+            self.computed.append(ComputedClaim(user, node, ids, role))
 
 
 def layer_name(parameter: str) -> str:
@@ -175,10 +197,15 @@ def layer_name(parameter: str) -> str:
     return owner if leaf in {"weight", "bias"} and owner else parameter
 
 
+def describe_place(node: fx.Node) -> str:
+    """Return the module whose code runs a node, "" for the model itself."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    return str(stack[-1][0]) if stack else ""
+
+
 def describe(node: fx.Node) -> str:
     """Return "aten.add.Tensor in layer1.0", to tell the user where in the model something happens."""
-    stack = list(node.meta.get("nn_module_stack", {}).values())
-    place = stack[-1][0] if stack else ""
+    place = describe_place(node)
     return f"{node.target} in {place}" if place else str(node.target)
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
-from pipeline.prune.plan import SlimmingPlan, make_plan
+from pipeline.graph.capture import Capture
+from pipeline.graph.units import Ids
+from pipeline.prune.plan import InputSpec, SlimmingPlan, make_plan
+
+Granularity = Literal["channel", "head", "head width"]
 
 
 @dataclass(frozen=True)
@@ -23,14 +28,14 @@ class FrozenDimension:
 class Member:
     """One dimension of a parameter or buffer that a group slices.
 
-    `indices[u]` are the entries along `dim` that go when unit `u` goes; all units have equally many. `size`
-    is the dimension's full size, of which other groups may hold the rest.
+    `indices[u]` are the entries along `dim` that go when unit `u` goes; shape (units, entries of one). `size`
+    is the dimension's full size, of which other groups may hold the rest, or also have a say in these entries.
     """
 
     parameter: str
     dim: int
     size: int
-    indices: tuple[tuple[int, ...], ...]
+    indices: Ids = field(compare=False)
     role: Literal["out", "in", "along"]
 
 
@@ -39,7 +44,8 @@ class PruningGroup:
     """Units that can be dropped one by one; dropping a unit takes its entries out of every member.
 
     `name` is that of the first producing layer in order of execution. `producers` are the layers whose
-    outputs shrink, `consumers` those whose inputs do.
+    outputs shrink, `consumers` those whose inputs do. Where channels form a grid (heads by head width, groups
+    by channels a group), one axis is the group to prune; the others are groups `within` it.
     """
 
     name: str
@@ -47,19 +53,23 @@ class PruningGroup:
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
     members: tuple[Member, ...] = field(repr=False)
+    granularity: Granularity = "channel"
+    within: str | None = None
 
 
 @dataclass(frozen=True)
 class Block:
     """A residual block that can go as a whole: `nn.Identity()` in place of the submodule `name`.
 
-    `group` is the one pruning group inside, all of whose producers and consumers are within the block:
-    keeping none of its units means dropping the block. `layers` are the compute layers that go with it.
+    `layers` are the compute layers and `groups` the pruning groups that go with it. `group` is the one group
+    whose width 0 stands for dropping the block in a search over widths; `None` where there are several to choose
+    from, or none.
     """
 
     name: str
-    group: str
+    group: str | None
     layers: tuple[str, ...]
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,9 @@ class ComputeLayer:
     where a group may be listed more than once; its output width is `out_fixed + out_repeat *
     widths[out_group]`. `bias` is also true where a batch norm follows, since folding gives one.
     `activation` is what directly follows the layer (or its batch norm) alone. For a linear layer `input_hw`
-    is (rows, 1). `only_with` is the group of the block that the layer is in: at its width 0 the layer is gone.
+    is (rows, 1). With `whole_groups` the units in front are the groups of a grouped convolution, which then
+    shrink in number, not in size. `only_with` is the group of the block that the layer is in: at its width 0 the
+    layer is gone.
     """
 
     name: str
@@ -94,6 +106,13 @@ class ComputeLayer:
     out_repeat: int = 1
     out_fixed: int = 0
     only_with: str | None = None
+    whole_groups: bool = False
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulate operations of one sample at full width."""
+        places = math.prod(self.output_hw) if self.kind == "conv2d" else self.output_hw[0]
+        return places * self.out_width * self.in_width // self.groups * math.prod(self.kernel)
 
     def is_gone(self, widths: Mapping[str, int]) -> bool:
         """Tell whether the layer goes with its block under chosen group widths."""
@@ -132,7 +151,11 @@ class LiveSet:
 class DependencyGraph:
     """All that slimming needs to know of a model; groups, layers and blocks are in order of execution.
 
-    `model` is a copy of the model as it was when traced, for criteria that look at weights alone.
+    `choosable` names the groups whose widths alone make up the shapes of the compute layers; these and the
+    memory terms take all other groups as whole.
+
+    `model` is a twin of the traced model, in eval mode, that shares its weights; `examples` are inputs to
+    run it with.
     """
 
     groups: tuple[PruningGroup, ...]
@@ -142,6 +165,14 @@ class DependencyGraph:
     model_digest: str
     model: nn.Module = field(repr=False, compare=False)
     blocks: tuple[Block, ...] = ()
+    choosable: tuple[str, ...] = ()
+    examples: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
+    capture: Capture = field(kw_only=True, repr=False, compare=False)
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """What the model was traced with."""
+        return tuple(InputSpec.of(one) for one in self.examples)
 
     def group(self, name: str) -> PruningGroup:
         """Return a group by its name."""
@@ -151,13 +182,15 @@ class DependencyGraph:
         """Return the full width of every group."""
         return {group.name: group.width for group in self.groups}
 
-    def plan(self, keep: Mapping[str, Sequence[int]]) -> SlimmingPlan:
-        """Return the plan that keeps these units of the named groups, and all of the others.
+    def plan(self, keep: Mapping[str, Sequence[int]], drop: Collection[str] = ()) -> SlimmingPlan:
+        """Return the plan that keeps these units of the named groups and all of the others.
 
-        Keeping no unit of a block's group drops the block.
+        The blocks named in `drop` go as a whole; keeping no unit of a block's `group` drops it, too.
 
         Raises:
-            ModelError: a group is unknown, its kept units are double or out of range, or none are kept of a
-                group without a block.
+            ModelError: a group or block is unknown, kept units are double or out of range, or none are kept of
+                a group without a block.
         """
-        return make_plan(self.groups, self.model_digest, keep, self.blocks)
+        from pipeline.prune.forms import with_form  # it runs slimmed models, and so needs this module
+
+        return with_form(self, make_plan(self, keep, drop))

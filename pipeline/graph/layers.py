@@ -6,19 +6,36 @@ import math
 from collections import Counter
 from typing import Literal
 
+import numpy as np
 from torch import fx
 
-from pipeline.graph.assemble import Grouping, count_groups
+from pipeline.graph.assemble import Grouping
 from pipeline.graph.flow import Flow, LayerTrace
 from pipeline.graph.groups import ComputeLayer
 
 _BATCH_NORMS = {"aten.batch_norm.default", "aten._native_batch_norm_legit_no_training.default"}
 
 
+def choosable(flow: Flow, grouping: Grouping) -> tuple[str, ...]:
+    """Return the groups whose widths alone make up the shapes of all layers, in order.
+
+    One layer has one width to choose: where its outputs fall into several groups, these are left whole. So are
+    the other axes of a grid.
+    """
+    names = {group.name: None for group in grouping.groups if group.within is None}
+    primary = grouping.only(names)
+    for trace in flow.layers:
+        outer = primary.count(flow.units, trace.out_ids)
+        if len(outer) > 1:
+            for name in outer:
+                names.pop(name, None)
+    return tuple(names)
+
+
 def compute_layers(flow: Flow, grouping: Grouping) -> tuple[ComputeLayer, ...]:
     """Return every call of a convolution or linear layer in order of execution.
 
-    A layer that is called again is named "name#2".
+    A layer that is called again is named "name#2". `grouping` has choosable groups only.
     """
     widths = {group.name: group.width for group in grouping.groups}
     calls: Counter[str] = Counter()
@@ -33,8 +50,8 @@ def compute_layers(flow: Flow, grouping: Grouping) -> tuple[ComputeLayer, ...]:
 def _layer(
     flow: Flow, grouping: Grouping, widths: dict[str, int], trace: LayerTrace, name: str
 ) -> ComputeLayer:
-    inner = count_groups(flow, grouping, trace.in_ids)
-    outer = count_groups(flow, grouping, trace.out_ids)
+    inner = grouping.count(flow.units, trace.in_ids)
+    outer = grouping.count(flow.units, trace.out_ids)
     in_groups, in_repeat = _terms(inner, widths)
     out_group = next(iter(outer), None)
     norm, activation = _followers(trace.node)
@@ -51,6 +68,7 @@ def _layer(
         padding=trace.padding,
         groups=trace.groups,
         depthwise=trace.groups > 1 and trace.groups == trace.in_width,
+        whole_groups=_goes_by_groups(flow, grouping, trace),
         input_hw=trace.input_hw,
         output_hw=trace.output_hw,
         bias=trace.bias or norm,
@@ -60,6 +78,15 @@ def _layer(
         out_repeat=outer[out_group] // widths[out_group] if out_group is not None else 1,
         out_fixed=trace.out_width - outer.total(),
     )
+
+
+def _goes_by_groups(flow: Flow, grouping: Grouping, trace: LayerTrace) -> bool:
+    """Tell whether the units of a grouped convolution's input are its groups, not channels in each of them."""
+    if trace.groups in {1, trace.in_width} or trace.in_ids is None:
+        return False
+    numbers = flow.units.expand(trace.in_ids)
+    first = np.where(grouping.number_of[numbers] >= 0, numbers, -1).max(1)
+    return bool((first.reshape(trace.groups, -1) == first.reshape(trace.groups, -1)[:, :1]).all())
 
 
 def _terms(entries: Counter[str], widths: dict[str, int]) -> tuple[tuple[str, ...], int]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from torch import fx
 
-from pipeline.graph.assemble import Grouping, count_groups
+from pipeline.graph.assemble import Grouping
 from pipeline.graph.flow import Flow, Value
 from pipeline.graph.groups import LiveSet
 from pipeline.graph.rules.registry import RULES
@@ -37,17 +37,26 @@ def liveness(flow: Flow, grouping: Grouping, nodes: Sequence[fx.Node], batch: in
     `batch` is the number of samples that the model was traced with; the sets are for one.
     """
     buffers = _buffers(flow, nodes)
-    sizes = [_size(flow, grouping, buffer.owner, batch) for buffer in buffers]
+    widths = {group.name: group.width for group in grouping.groups}
+    sizes = [_size(flow, grouping, widths, buffer.owner, batch) for buffer in buffers]
     owners = {buffer.owner for buffer in buffers if not buffer.is_input}
     sets = []
+    alive: dict[int, tuple[float, dict[str, float]]] = {}
+    starts, ends = _by_step([buffer.first for buffer in buffers]), _by_step([b.last + 1 for b in buffers])
     for step, node in enumerate(nodes):
-        if node not in owners and _kind(node) != "in_place":
-            continue
-        alive = [
-            size for buffer, size in zip(buffers, sizes, strict=True) if buffer.first <= step <= buffer.last
-        ]
-        sets.append(_sum(node.name, alive))
+        alive.update({number: sizes[number] for number in starts.get(step, ())})
+        for number in ends.get(step, ()):
+            del alive[number]
+        if node in owners or _kind(node) == "in_place":
+            sets.append(_sum(node.name, [alive[number] for number in sorted(alive)]))
     return tuple(sets)
+
+
+def _by_step(steps: Sequence[int]) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for number, step in enumerate(steps):
+        found.setdefault(step, []).append(number)
+    return found
 
 
 def _buffers(flow: Flow, nodes: Sequence[fx.Node]) -> list[_Buffer]:
@@ -95,26 +104,29 @@ def _writes_in_place(node: fx.Node) -> bool:
     return len(name) > 1 and name[1].endswith("_")
 
 
-def _size(flow: Flow, grouping: Grouping, node: fx.Node, batch: int) -> tuple[float, dict[str, float]]:
+def _size(
+    flow: Flow, grouping: Grouping, widths: dict[str, int], node: fx.Node, batch: int
+) -> tuple[float, dict[str, float]]:
     """Return the fixed bytes and the bytes a unit of each group of what a node gives, for one sample."""
     values = flow.values[node]
     fixed, per_unit = 0.0, dict[str, float]()
     for value in values if isinstance(values, tuple) else (values,):
-        more, terms = _value_size(flow, grouping, value, batch)
+        more, terms = _value_size(flow, grouping, widths, value, batch)
         fixed += more
         for group, each in terms.items():
             per_unit[group] = per_unit.get(group, 0.0) + each
     return fixed, per_unit
 
 
-def _value_size(flow: Flow, grouping: Grouping, value: Value, batch: int) -> tuple[float, dict[str, float]]:
+def _value_size(
+    flow: Flow, grouping: Grouping, widths: dict[str, int], value: Value, batch: int
+) -> tuple[float, dict[str, float]]:
     """Where two dimensions carry units, the second counts at full width: an upper bound."""
     total = FLOAT_BYTES * math.prod(value.shape) / batch
     for size, ids in zip(value.shape, value.dims, strict=True):
-        entries = count_groups(flow, grouping, ids)
+        entries = grouping.count(flow.units, ids)
         if entries:
             entry = total / size
-            widths = {group.name: group.width for group in grouping.groups}
             return (
                 entry * (size - entries.total()),
                 {group: entry * count / widths[group] for group, count in entries.items()},

@@ -2,28 +2,33 @@
 
     graph = trace(model, example_inputs)
 
-The given model is never changed: a deep copy in eval mode is exported.
+The given model is never changed: what is exported is a twin in eval mode that shares its tensors.
 """
 
 from __future__ import annotations
 
-import warnings
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from pipeline.errors import ModelError
 from pipeline.graph import rules
 from pipeline.graph.assemble import Grouping, assemble
 from pipeline.graph.blocks import find_blocks, mark_layers, mark_steps
-from pipeline.graph.flow import Flow, describe, fixed_value
+from pipeline.graph.capture import Capture, constant_name
+from pipeline.graph.export import export
+from pipeline.graph.flow import Flow, Value, fixed_value, shape_of
 from pipeline.graph.groups import DependencyGraph, FrozenDimension
-from pipeline.graph.layers import compute_layers
+from pipeline.graph.layers import choosable, compute_layers
 from pipeline.graph.liveness import liveness
-from pipeline.graph.probe import probe
-from pipeline.prune.plan import model_digest
-from pipeline.prune.slim import copied
+from pipeline.prune.copies import twin
+from pipeline.prune.plan import InputSpec, model_digest
+
+# Graph modules are made from what was captured of the very same model; it lives as long as its graph does.
+_KNOWN: WeakKeyDictionary[nn.Module, WeakValueDictionary[tuple[InputSpec, ...], Capture]] = (
+    WeakKeyDictionary()
+)
 
 
 def trace(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...]) -> DependencyGraph:
@@ -37,106 +42,106 @@ def trace(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...]) -> Depe
         ModelError: the model cannot be copied, run on these inputs, or captured.
     """
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    traced = copied(model).eval()
-    _check_runs(traced, inputs)
-    program = _export(copied(traced), inputs)
-    nodes = list(program.graph.nodes)
+    traced = twin(model).eval()
+    program = export(traced, inputs)
     flow = propagate(program, traced)
-    digest = model_digest(traced)
-    grouping = _without_refused(flow, traced, digest, inputs)
-    layers = compute_layers(flow, grouping)
-    blocks = find_blocks(traced, grouping.groups, layers, inputs)
+    grouping = assemble(flow)
+    nodes = list(program.graph.nodes)
+    names = choosable(flow, grouping)
+    chosen = grouping.only(names)
+    layers = compute_layers(flow, chosen)
+    blocks = find_blocks(traced, flow, nodes, grouping.groups, layers, names)
+    capture = _capture(program, flow, grouping)
+    examples = tuple(lively(one) for one in inputs)
+    _KNOWN.setdefault(model, WeakValueDictionary())[tuple(map(InputSpec.of, inputs))] = capture
     return DependencyGraph(
         groups=grouping.groups,
         frozen=(*_inputs(program), *grouping.frozen),
         layers=mark_layers(layers, blocks),
-        liveness=mark_steps(liveness(flow, grouping, nodes, _batch(inputs)), nodes, blocks),
-        model_digest=digest,
+        liveness=mark_steps(liveness(flow, chosen, nodes, _batch(inputs)), nodes, blocks),
+        model_digest=model_digest(traced),
         model=traced,
         blocks=blocks,
+        choosable=names,
+        examples=examples,
+        capture=capture,
     )
+
+
+def captured(model: nn.Module, inputs: tuple[InputSpec, ...]) -> Capture:
+    """Return what `trace` knows of a model's tensors, without tracing again what is still in use.
+
+    Raises:
+        ModelError: the model cannot be captured with these inputs.
+    """
+    known = _KNOWN.get(model)
+    capture = None if known is None else known.get(inputs)
+    if capture is not None:
+        return capture
+    examples = tuple(one.example() for one in inputs)
+    dtypes = {one.dtype for one in model.parameters() if one.is_floating_point()}
+    if len(dtypes) == 1:  # the model may have been cast since
+        (dtype,) = dtypes
+        examples = tuple(one.to(dtype) if one.is_floating_point() else one for one in examples)
+    return trace(model, examples).capture
+
+
+def lively(given: Tensor) -> Tensor:
+    """Replace a constant input, which would hide differences, by noise from 0 to 1."""
+    if not given.is_floating_point() or (given != given.flatten()[:1]).any():
+        return given
+    noise = torch.rand(given.shape, generator=torch.Generator().manual_seed(0))
+    return noise.to(given.device, given.dtype)
+
+
+def _capture(program: ExportedProgram, flow: Flow, grouping: Grouping) -> Capture:
+    values: dict[str, Value | tuple[Value, ...]] = {node.name: value for node, value in flow.values.items()}
+    for node in program.graph.nodes:
+        name = flow.parameter(node)
+        if name is not None:
+            shape = shape_of(node)
+            values[node.name] = Value(shape, tuple(flow.labels.get((name, dim)) for dim in range(len(shape))))
+    return Capture(program, values, flow.parameters, flow.tensors, flow.units.atoms(), grouping.atoms)
 
 
 def propagate(program: ExportedProgram, model: nn.Module) -> Flow:
     """Walk the graph once in order of execution, applying each operator's rule."""
-    flow = Flow(_parameter_names(program, model))
-    unclaimed: dict[str, str] = {}
+    flow = Flow(*_parameters(program, model))
     for node in program.graph.nodes:
         if node.op == "output":
             for source in node.all_input_nodes:
                 rules.freeze_all(flow, source, "it is part of the model's output")
-                _note_unclaimed(flow, node, unclaimed, "is part of the model's output")
         elif node.op == "call_function":
+            sources = node.all_input_nodes
+            if sources and all(flow.is_weight(source) for source in sources):
+                flow.weights.add(node)
             flow.values[node] = rules.apply(flow, node)
-            _note_unclaimed(flow, node, unclaimed, f"is used as a whole by {describe(node)}")
-        else:
+        elif flow.parameter(node) is None:
             flow.values[node] = fixed_value(node.meta.get("val"))
-    for name, reason in unclaimed.items():
-        flow.freeze_parameter(name, f"{name} {reason}")
     return flow
 
 
-def _note_unclaimed(flow: Flow, node: fx.Node, unclaimed: dict[str, str], reason: str) -> None:
-    """A parameter that an operator uses without claiming its dimensions must keep its shape."""
-    for source in node.all_input_nodes:
-        name = flow.parameter(source)
-        if name is not None and (node, name) not in flow.claimed_by:
-            unclaimed.setdefault(name, reason)
+def _parameters(program: ExportedProgram, model: nn.Module) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Map placeholders to the names of parameters, buffers and constants, and the latter two to their values.
 
-
-def _without_refused(flow: Flow, model: nn.Module, digest: str, inputs: tuple[Tensor, ...]) -> Grouping:
-    """Assemble the groups, and freeze those that the model's own code cannot run with at another width."""
-    grouping = assemble(flow)
-    refused = probe(model, grouping.groups, digest, inputs)
-    for group in grouping.groups:
-        if group.name in refused:
-            member = group.members[0]
-            ids = flow.claims[member.parameter, member.dim][0].ids
-            if ids is not None:
-                flow.units.freeze(ids, refused[group.name])
-    return assemble(flow) if refused else grouping
-
-
-def _export(model: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.export.export(model, inputs, strict=False)
-    except Exception as error:
-        raise ModelError(
-            f"{type(model).__name__} cannot be captured: {_summary(error)}",
-            hint="forward must not branch on tensor values or leave PyTorch; torch.export says more",
-        ) from error
-
-
-def _check_runs(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    name, hint = (
-        type(model).__name__,
-        "give what the model is called with, for example torch.zeros(1, 3, 32, 32)",
-    )
-    if not inputs or not all(isinstance(one, Tensor) for one in inputs):
-        raise ModelError(f"example inputs for {name} must be one tensor or a tuple of tensors", hint=hint)
-    try:
-        with torch.no_grad():
-            model(*inputs)
-    except Exception as error:
-        shapes = ", ".join(str(tuple(one.shape)) for one in inputs)
-        raise ModelError(f"{name} does not run on inputs {shapes}: {_summary(error)}", hint=hint) from error
-
-
-def _parameter_names(program: ExportedProgram, model: nn.Module) -> dict[str, str]:
-    """Map the graph's placeholders to names of parameters and buffers; tied ones go by their first name."""
+    Tied ones go by their first name.
+    """
     first: dict[int, str] = {}
     canonical: dict[str, str] = {}
-    tensors = [
-        *model.named_parameters(remove_duplicate=False),
-        *model.named_buffers(remove_duplicate=False),
-    ]
-    for name, tensor in tensors:
+    tensors = {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+    for name, tensor in tensors.items():
         canonical[name] = first.setdefault(id(tensor), name)
     signature = program.graph_signature
     places = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    return {place: canonical[name] for place, name in places.items() if name in canonical}
+    names = {place: canonical[name] for place, name in places.items() if name in canonical}
+    values = {place: tensors[name] for place, name in signature.inputs_to_buffers.items() if name in tensors}
+    for place, name in signature.inputs_to_lifted_tensor_constants.items():
+        names[place] = constant_name(name)
+        values[place] = program.constants[name]
+    return names, values
 
 
 def _inputs(program: ExportedProgram) -> list[FrozenDimension]:
@@ -148,9 +153,3 @@ def _inputs(program: ExportedProgram) -> list[FrozenDimension]:
 
 def _batch(inputs: tuple[Tensor, ...]) -> int:
     return max(1, inputs[0].shape[0]) if inputs[0].ndim > 1 else 1
-
-
-def _summary(error: Exception) -> str:
-    """Return the first line of an error that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__

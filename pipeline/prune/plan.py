@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from pydantic import TypeAdapter, ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.errors import ModelError
+from pipeline.prune.connections import Connections
 
 if TYPE_CHECKING:
-    from pipeline.graph.groups import Block, PruningGroup
+    from pipeline.graph.groups import DependencyGraph, PruningGroup
+
+
+Number = int | list[int]  # of an attribute
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One example input of a model: its shape and its dtype ("float32")."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+    @classmethod
+    def of(cls, given: Tensor) -> InputSpec:
+        """Return the spec of a tensor."""
+        return cls(tuple(given.shape), str(given.dtype).removeprefix("torch."))
+
+    def example(self) -> Tensor:
+        """Return zeros of this spec."""
+        return torch.zeros(self.shape, dtype=getattr(torch, self.dtype))
 
 
 @dataclass(frozen=True)
@@ -25,6 +49,11 @@ class SlimmingPlan:
     `slices` for each parameter or buffer that shrinks the kept entries by dimension; `dropped` the names of
     the residual blocks that go as a whole, whose groups keep nothing. `model_digest` is that of the model
     which the plan was made for (see `model_digest`).
+
+    `form` says what `slim` returns: a "module" of the model's own classes, in which `attributes` (by module and
+    attribute) are set to other numbers; or, where the model's code bakes in widths that cannot be mended so, a
+    "graph" module that runs the model's captured graph. `inputs` are those that the model was traced with.
+    `connections` says for single parameters which of their weights stay; the others become zero.
     """
 
     keep: dict[str, tuple[int, ...]]
@@ -32,6 +61,10 @@ class SlimmingPlan:
     widths: dict[str, tuple[int, int]]
     model_digest: str
     dropped: tuple[str, ...] = ()
+    attributes: dict[str, dict[str, Number]] = field(default_factory=dict)
+    form: Literal["module", "graph"] = "module"
+    inputs: tuple[InputSpec, ...] = ()
+    connections: dict[str, Connections] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the plan as JSON text."""
@@ -70,37 +103,40 @@ def model_digest(model: nn.Module) -> str:
 
 
 def make_plan(
-    groups: Sequence[PruningGroup],
-    digest: str,
-    keep: Mapping[str, Sequence[int]],
-    blocks: Sequence[Block] = (),
+    graph: DependencyGraph, keep: Mapping[str, Sequence[int]], drop: Collection[str] = ()
 ) -> SlimmingPlan:
     """Return the plan that keeps `keep` of the named groups and all units of the others.
 
-    A block whose group keeps nothing is dropped.
+    The blocks named in `drop` go as a whole, as do those of which `keep` keeps nothing.
 
     Raises:
-        ModelError: a group is unknown, its kept units are double or out of range, or none are kept of a group
-            without a block.
+        ModelError: a group or block is unknown, kept units are double or out of range, or none are kept of a
+            group without a block.
     """
-    unknown = sorted(set(keep) - {group.name for group in groups})
+    _refuse_unknown(keep, [group.name for group in graph.groups], "pruning group", "graph.groups")
+    _refuse_unknown(drop, [block.name for block in graph.blocks], "droppable block", "graph.blocks")
+    emptied = {name for name, units in keep.items() if not len(units)}
+    dropped = [block for block in graph.blocks if block.name in drop or block.group in emptied]
+    gone = {name for block in dropped for name in block.groups}
+    kept = {
+        group.name: () if group.name in gone else _checked(group, keep.get(group.name))
+        for group in graph.groups
+    }
+    widths = {group.name: (group.width, len(kept[group.name])) for group in graph.groups}
+    slices = _slices([group for group in graph.groups if group.name not in gone], kept)
+    inside = [name for name in slices if any(is_within(name, block.name) for block in dropped)]
+    for name in inside:
+        del slices[name]
+    names = tuple(block.name for block in dropped)
+    return SlimmingPlan(kept, slices, widths, graph.model_digest, names, inputs=graph.inputs)
+
+
+def _refuse_unknown(given: Collection[str], known: Collection[str], kind: str, place: str) -> None:
+    unknown = sorted(set(given) - set(known))
     if unknown:
         raise ModelError(
-            f"no pruning group is named {unknown[0]!r}",
-            hint="graph.groups lists them, graph.frozen what must stay",
+            f"no {kind} is named {unknown[0]!r}", hint=f"{place} lists them, graph.frozen what must stay"
         )
-    droppable = {block.group for block in blocks}
-    kept = {
-        group.name: _checked(group, keep.get(group.name), can_go=group.name in droppable) for group in groups
-    }
-    dropped = tuple(block.name for block in blocks if not kept[block.group])
-    widths = {group.name: (group.width, len(kept[group.name])) for group in groups}
-    slices = {
-        name: dims
-        for name, dims in _slices(groups, kept).items()
-        if not any(is_within(name, block) for block in dropped)
-    }
-    return SlimmingPlan(kept, slices, widths, digest, dropped)
 
 
 def is_within(name: str, module: str) -> bool:
@@ -108,11 +144,11 @@ def is_within(name: str, module: str) -> bool:
     return f"{name}.".startswith(f"{module}.")
 
 
-def _checked(group: PruningGroup, units: Sequence[int] | None, *, can_go: bool) -> tuple[int, ...]:
+def _checked(group: PruningGroup, units: Sequence[int] | None) -> tuple[int, ...]:
     if units is None:
         return tuple(range(group.width))
     kept = tuple(sorted(int(unit) for unit in units))
-    fault = None if can_go and not kept else index_fault(kept, group.width)
+    fault = index_fault(kept, group.width)
     if fault:
         raise ModelError(f"group {group.name} (width {group.width}): {fault}")
     return kept
@@ -133,16 +169,21 @@ def index_fault(kept: Sequence[int], size: int) -> str | None:
 def _slices(
     groups: Sequence[PruningGroup], kept: Mapping[str, tuple[int, ...]]
 ) -> dict[str, dict[int, tuple[int, ...]]]:
-    dropped: dict[tuple[str, int], set[int]] = {}
-    sizes: dict[tuple[str, int], int] = {}
+    stays: dict[tuple[str, int], npt.NDArray[np.bool_]] = {}
     for group in groups:
-        gone = sorted(set(range(group.width)) - set(kept[group.name]))
-        for member in group.members if gone else ():
-            place = (member.parameter, member.dim)
-            dropped.setdefault(place, set()).update(index for unit in gone for index in member.indices[unit])
-            sizes[place] = member.size
+        gone = np.ones(group.width, dtype=np.bool_)
+        gone[list(kept[group.name])] = False
+        for member in group.members if gone.any() else ():
+            if not is_constant(member.parameter):
+                place = (member.parameter, member.dim)
+                mask = stays.setdefault(place, np.ones(member.size, dtype=np.bool_))
+                mask[member.indices[gone]] = False
     slices: dict[str, dict[int, tuple[int, ...]]] = {}
-    for (parameter, dim), gone_entries in dropped.items():
-        left = tuple(index for index in range(sizes[parameter, dim]) if index not in gone_entries)
-        slices.setdefault(parameter, {})[dim] = left
+    for (parameter, dim), mask in stays.items():
+        slices.setdefault(parameter, {})[dim] = tuple(np.flatnonzero(mask).tolist())
     return slices
+
+
+def is_constant(name: str) -> bool:
+    """Tell whether `name` is that of a tensor that the model's code makes; it is no part of the model."""
+    return name.startswith("<")

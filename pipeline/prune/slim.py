@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import copy
-from typing import TypeVar
+import warnings
 
-import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ModelError
+from pipeline.prune.connections import apply_masks, masks_of
+from pipeline.prune.graph_form import graph_form
+from pipeline.prune.module_form import module_form
 from pipeline.prune.plan import SlimmingPlan, index_fault, is_within, model_digest
 
-M = TypeVar("M", bound=nn.Module)
+
+class SlimmingWarning(UserWarning):
+    """The slimmed model is not of the classes that it was made from."""
 
 
-def slim(model: M, plan: SlimmingPlan) -> M:
+def slim(model: nn.Module, plan: SlimmingPlan) -> nn.Module:
     """Return a smaller copy of `model`; modes, dtypes, devices, hooks, `requires_grad` and ties are kept.
 
-    A dropped block becomes an `nn.Identity`, so its keys are missing from the state dict.
+    It is of the model's own classes (`plan.form` is "module"), a dropped block being an `nn.Identity`; or, where
+    the model's code bakes in widths that cannot be mended, a module that runs the model's captured graph, which
+    a `SlimmingWarning` tells. Parameters have their own names in both.
 
     All or nothing: the plan is checked before anything is made. Gradients are not carried over.
 
@@ -25,41 +30,22 @@ def slim(model: M, plan: SlimmingPlan) -> M:
         ModelError: the plan is of another model, or an entry of it is wrong; the message says where.
     """
     _check(model, plan)
-    smaller = copied(model)
-    tensors = _tensors(smaller)
-    done: set[int] = set()
-    for name, dims in plan.slices.items():
-        tensor = tensors[name]
-        if id(tensor) in done:  # a plan names tied tensors once; a hand-made one may do so twice
-            raise ModelError(f"the plan slices {name} twice, under another name as well")
-        done.add(id(tensor))
-        _shrink(tensor, dims)
-    for name in plan.dropped:
-        replace_module(smaller, name, nn.Identity().train(smaller.get_submodule(name).training))
-    for module in smaller.modules():
-        _tell_truth(module)
-    return smaller
+    slimmed = module_form(model, plan) if plan.form == "module" else _as_graph(model, plan)
+    apply_masks(slimmed, masks_of(plan))
+    return slimmed
 
 
-def copied(model: M) -> M:
-    """Return a deep copy of a model.
+def _as_graph(model: nn.Module, plan: SlimmingPlan) -> nn.Module:
+    warnings.warn(
+        f"{type(model).__name__} bakes widths into its code: it is slimmed as a graph, not as a module of its class",
+        SlimmingWarning,
+        stacklevel=3,
+    )
+    from pipeline.graph.trace import captured  # imports this package
 
-    Raises:
-        ModelError: the model holds something that cannot be copied.
-    """
-    try:
-        return copy.deepcopy(model)
-    except Exception as error:
-        raise ModelError(
-            f"{type(model).__name__} cannot be copied: {error}",
-            hint="modules must not hold tensors that are results of a computation, open files or locks",
-        ) from error
-
-
-def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` in the place of the submodule `name`."""
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
+    capture = captured(model, plan.inputs)
+    alive = capture.alive({name: kept for name, kept in plan.keep.items() if kept})
+    return graph_form(model, capture, alive, plan.dropped)
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -99,32 +85,3 @@ def _check_dropped(model: nn.Module, plan: SlimmingPlan, hint: str) -> None:
         others = (*plan.dropped[:number], *plan.dropped[number + 1 :])
         if any(is_within(name, other) for other in others):
             raise ModelError(f"the plan drops {name} twice, or within another block", hint=hint)
-
-
-def _shrink(tensor: Tensor, dims: dict[int, tuple[int, ...]]) -> None:
-    """Slice in place, so that every module, tie and hook that holds this tensor sees the smaller one."""
-    data = tensor.detach()
-    for dim, kept in dims.items():
-        data = data.index_select(dim, torch.tensor(kept, device=data.device))
-    tensor.data = data
-
-
-def _tell_truth(module: nn.Module) -> None:
-    """Make the attributes that repeat a parameter's shape agree with it."""
-    if isinstance(module, nn.Conv2d):
-        _tell_conv(module)
-    elif isinstance(module, nn.Linear):
-        module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
-        vector = module.weight if module.weight is not None else module.running_mean
-        if vector is not None:
-            module.num_features = vector.shape[0]
-
-
-def _tell_conv(conv: nn.Conv2d) -> None:
-    """A depthwise layer keeps its outputs a channel, a grouped one its number of groups."""
-    out_channels, in_per_group = conv.weight.shape[:2]
-    if conv.groups > 1 and conv.groups == conv.in_channels:
-        conv.groups = out_channels // (conv.out_channels // conv.in_channels)
-    conv.in_channels = in_per_group * conv.groups
-    conv.out_channels = out_channels

@@ -4,6 +4,7 @@ shapes → layer_models → (the device times them) → table → costs → milp
 """
 
 from pipeline.search.allocate import Allocation, Allocator, CostRow, Problem
+from pipeline.search.choice import searchable
 from pipeline.search.costs import build_problem, model_peak_bytes, weight_bytes
 from pipeline.search.greedy import GreedyAllocator
 from pipeline.search.importance import kept_indices, kept_shares
@@ -31,6 +32,7 @@ __all__ = [
     "kept_shares",
     "loss_curves",
     "model_peak_bytes",
+    "searchable",
     "shares_kept",
     "table_shapes",
     "weight_bytes",

@@ -91,13 +91,19 @@ GONE = LayerShape("gone", 0, 0)  # a layer of a dropped block: no time, no weigh
 def candidate_widths(graph: DependencyGraph, divisions: int = 8) -> dict[str, tuple[int, ...]]:
     """Return the widths each group may have: about `divisions` of them, ascending, the full width last.
 
-    A group whose block can go as a whole may also have width 0.
+    A group whose block can go as a whole may also have width 0. A group that layers depend on but that is not
+    choosable has its full width alone.
     """
-    droppable = {block.group for block in graph.blocks}
-    return {
-        group.name: (*((0,) if group.name in droppable else ()), *width_grid(group.width, divisions))
-        for group in graph.groups
-    }
+    droppable = {block.group for block in graph.blocks if block.group is not None}
+    used = {name for layer in graph.layers for name in neighbours(layer)}
+    widths = {}
+    for group in graph.groups:
+        if group.name in graph.choosable:
+            gone = (0,) if group.name in droppable else ()
+            widths[group.name] = (*gone, *width_grid(group.width, divisions))
+        elif group.name in used:
+            widths[group.name] = (group.width,)
+    return widths
 
 
 def width_grid(width: int, divisions: int = 8) -> tuple[int, ...]:
@@ -132,6 +138,9 @@ def sized(layer: ComputeLayer, in_width: int, out: int | None) -> LayerShape:
     out_width = layer.out_fixed + layer.out_repeat * (out or 0)
     if layer.depthwise:
         out_width = layer.out_width // layer.in_width * in_width
+    groups = (
+        layer.groups * in_width // layer.in_width if layer.depthwise or layer.whole_groups else layer.groups
+    )
     return LayerShape(
         kind=layer.kind,
         in_width=in_width,
@@ -140,7 +149,7 @@ def sized(layer: ComputeLayer, in_width: int, out: int | None) -> LayerShape:
         stride=layer.stride,
         padding=layer.padding,
         dilation=layer.dilation,
-        groups=in_width if layer.depthwise else layer.groups,
+        groups=groups,
         input_hw=layer.input_hw,
         bias=layer.bias,
         activation=layer.activation,

@@ -81,7 +81,7 @@ def test_resnet20_has_the_seven_blocks_with_an_identity_skip() -> None:
     model = make_model(f"{EXAMPLES / 'cifar_resnet.py'}:resnet20", {})
     graph = trace(model, torch.zeros(1, 3, 32, 32))
     assert graph.blocks == tuple(
-        Block(name, f"{name}.conv1", (f"{name}.conv1", f"{name}.conv2"))
+        Block(name, f"{name}.conv1", (f"{name}.conv1", f"{name}.conv2"), (f"{name}.conv1",))
         for name in ("layer1.0", "layer1.1", "layer1.2", "layer2.1", "layer2.2", "layer3.1", "layer3.2")
     )
 
@@ -148,9 +148,15 @@ def test_of_nested_modules_the_outermost_is_the_block() -> None:
     assert blocks(Net(nn.Sequential(nn.Sequential(Residual())), Residual())) == ["body.0", "body.1"]
 
 
-def test_two_groups_inside_are_no_block() -> None:
+def test_a_block_with_two_groups_inside_is_dropped_by_name_not_by_a_width() -> None:
     inside = nn.Sequential(conv_bn(8, 6), nn.ReLU(), conv_bn(6, 5), nn.ReLU(), conv_bn(5, 8))
-    assert blocks(Net(Residual(inside=inside), Residual())) == ["body.1"]
+    first, second = trace(Net(Residual(inside=inside), Residual()), IMAGE).blocks
+    assert (first.name, first.group, first.groups) == (
+        "body.0",
+        None,
+        ("body.0.inside.0.0", "body.0.inside.2.0"),
+    )
+    assert second.group == "body.1.inside.0.0"
 
 
 def test_a_module_that_is_called_twice_is_no_block() -> None:
@@ -174,12 +180,14 @@ def test_a_module_with_two_names_or_shared_weights_is_no_block() -> None:
     assert blocks(model) == ["body.3"]
 
 
-def test_a_block_that_the_models_code_looks_into_is_no_block() -> None:
+def test_a_block_that_the_models_code_looks_into_can_only_go_from_the_graph() -> None:
     class Looking(Net):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) * self.body[0].inside[0][1].eps
 
-    assert blocks(Looking(Residual(), Residual())) == ["body.1"]
+    graph = trace(Looking(Residual(), Residual()), IMAGE)
+    assert graph.plan({}, drop=["body.0"]).form == "graph"
+    assert graph.plan({}, drop=["body.1"]).form == "module"
 
 
 def test_the_model_is_left_as_it_was() -> None:
@@ -193,14 +201,3 @@ def test_the_model_is_left_as_it_was() -> None:
         not module._forward_hooks and not module._forward_pre_hooks for module in graph.model.modules()
     )
     assert list(graph.model.state_dict()) == list(before)
-
-
-def test_a_model_that_refuses_noise_has_no_blocks_but_is_traced() -> None:
-    class Picky(Net):
-        def forward(self, x: Tensor) -> Tensor:
-            if not torch.compiler.is_compiling() and x.any():
-                raise ValueError("give me zeros")
-            return super().forward(x)
-
-    graph = trace(Picky(Residual(), Residual()), IMAGE)
-    assert graph.blocks == ()

@@ -49,7 +49,7 @@ def test_equal_scores_keep_the_lower_indices() -> None:
     [
         ({"keep": 0.0}, "keep=0.0"),
         ({"keep": 1.5}, "keep=1.5"),
-        ({"multiple_of": 0}, "multiple_of=0"),
+        ({"multiple_of": 0}, "multiples of 0"),
         ({"ignore": ["conv9"]}, "conv9"),
         ({"importance": "magic"}, "unknown importance 'magic'.*l1, l2, taylor"),
         ({"importance": "taylor"}, "needs batches"),

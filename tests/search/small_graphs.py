@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
-from pipeline.graph import Block, ComputeLayer, DependencyGraph, LiveSet, PruningGroup
+from pipeline.graph import Block, ComputeLayer, DependencyGraph, LiveSet, PruningGroup, trace
 from pipeline.search import LayerShape
+
+NOTHING_CAPTURED = trace(nn.Identity(), torch.zeros(1, 2)).capture
 
 
 def graph_of(widths, layers, liveness=()) -> DependencyGraph:
@@ -13,7 +16,10 @@ def graph_of(widths, layers, liveness=()) -> DependencyGraph:
     groups = tuple(PruningGroup(name, width, (), (), ()) for name, width in widths.items())
     inside = {name: tuple(each.name for each in layers if each.only_with == name) for name in widths}
     blocks = tuple(Block(f"block {name}", name, names) for name, names in inside.items() if names)
-    return DependencyGraph(groups, (), tuple(layers), tuple(liveness), "", nn.Identity(), blocks)
+    model = nn.Identity()
+    return DependencyGraph(
+        groups, (), tuple(layers), tuple(liveness), "", model, blocks, tuple(widths), capture=NOTHING_CAPTURED
+    )
 
 
 def conv(name, in_width, out_width, in_groups=(), out_group=None, *, in_fixed=0, **more) -> ComputeLayer:

@@ -1,83 +1,115 @@
-"""2-D convolutions: plain ones make units, depthwise ones pass them on, grouped ones couple theirs."""
+"""Convolutions of any rank, plain, grouped, depthwise and transposed: they consume units and make new ones."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from torch import fx
 
 from pipeline.graph.flow import Flow, LayerTrace, Value, describe, layer_name, shape_of
-from pipeline.graph.rules.registry import Arguments, refuse, rule
+from pipeline.graph.rules.dimensions import freeze_dims
+from pipeline.graph.rules.registry import Arguments, rule
 from pipeline.graph.units import Ids
 
 
-@rule("aten.conv2d.default", "aten.conv2d.padding")
-def convolution(flow: Flow, node: fx.Node, args: Arguments) -> Value | tuple[Value, ...]:
-    """Weight (out, in / groups, kh, kw): `out` carries the result's channels, `in` the input's."""
-    name = flow.parameter(args["weight"])
-    if name is None or flow.is_transposed(args["weight"]):
-        return refuse(flow, node, f"{describe(node)} has a computed weight")
-    value, groups = flow.value(args["input"]), int(args["groups"])
-    out_width, in_per_group, *_ = shape_of(args["weight"])
-    incoming = value.dims[-3]
+@rule(*(f"aten.conv{rank}d.{kind}" for rank in (1, 2, 3) for kind in ("default", "padding")))
+def convolution(flow: Flow, node: fx.Node, args: Arguments) -> Value:
+    """Weight (out, in / groups, kernel...): `out` carries the result's channels, `in` the input's.
+
+    With groups, both channel dimensions are grids (groups, channels a group) with the same groups. A depthwise
+    layer is one whose groups have one input channel, its multiplier the channels that each makes.
+    """
+    weight, groups = args["weight"], int(args["groups"])
+    value, (out_width, in_each, *kernel) = flow.value(args["input"]), shape_of(weight)
+    incoming = value.dims[-1 - len(kernel)]
     if groups == 1:
-        weight_in, out = incoming, flow.units.fresh(out_width)
-    elif in_per_group == 1:
-        weight_in, out = None, _follow(flow, name, incoming, out_width // groups)
+        flow.claim(node, weight, 1, incoming, "in")
+        out = flow.produce(node, weight, 0)
     else:
-        weight_in = _same_in_every_group(flow, incoming, groups, describe(node))
-        out = _repeat_in_every_group(flow.units.fresh(out_width // groups), groups)
-    flow.claim(node, args["weight"], 0, out, "out")
-    flow.claim(node, args["weight"], 1, weight_in, "in")
+        axis, inside = _grid(flow, node, incoming, (groups, in_each))
+        flow.claim(node, weight, 1, inside, "in")
+        each = out_width // groups
+        out = flow.units.join([axis, flow.units.fresh(each)], (groups, each))
+        flow.claim(node, weight, 0, out, "out")
+        _note_fixed_depthwise(flow, weight, out, in_each)
     flow.claim(node, args["bias"], 0, out, "along")
-    flow.layers.append(_layer(node, args, name, incoming, out))
-    shape = shape_of(node)
-    return Value(shape, (*(None,) * (len(shape) - 3), out, None, None))
+    _note_layer(flow, node, args, incoming, out)
+    return _over_space(flow, node, weight, value, out)
 
 
-def _follow(flow: Flow, name: str, incoming: Ids | None, multiplier: int) -> Ids | None:
-    """Depthwise: output channel i comes from input channel i // multiplier alone."""
-    if incoming is None:
+@rule(*(f"aten.conv_transpose{rank}d.{'default' if rank == 1 else 'input'}" for rank in (1, 2, 3)))
+def transposed(flow: Flow, node: fx.Node, args: Arguments) -> Value:
+    """Weight (in, out / groups, kernel...); input and result channels are grids with the same groups."""
+    weight, groups = args["weight"], int(args["groups"])
+    value, (in_width, out_each, *kernel) = flow.value(args["input"]), shape_of(weight)
+    incoming = value.dims[-1 - len(kernel)]
+    axis, _ = _grid(flow, node, incoming, (groups, in_width // groups))
+    flow.claim(node, weight, 0, incoming, "in")
+    out = flow.units.join([axis, flow.produce(node, weight, 1)], (groups, out_each))
+    flow.claim(node, args["bias"], 0, out, "along")
+    return _over_space(flow, node, weight, value, out)
+
+
+@rule("aten.convolution.default")
+def decomposed(flow: Flow, node: fx.Node, args: Arguments) -> Value | tuple[Value, ...]:
+    """Either of the two, as they are after decomposition."""
+    return (transposed if args["transposed"] else convolution)(flow, node, args)
+
+
+def _grid(
+    flow: Flow, node: fx.Node, ids: Ids | None, shape: tuple[int, int]
+) -> tuple[Ids | None, Ids | None]:
+    if ids is None:
+        return None, None
+    axis, inside = flow.units.split(ids, shape, f"{describe(node)} groups it with fixed channels")
+    return axis, inside
+
+
+def _over_space(flow: Flow, node: fx.Node, weight: fx.Node, value: Value, out: Ids | None) -> Value:
+    """Where the kernel is of size one and moves on by one, every place is by itself; else all are needed."""
+    shape, kernel = shape_of(node), shape_of(weight)[2:]
+    for dim in range(len(kernel)):
+        flow.claim(node, weight, dim + 2, None, "along")
+    channels = len(shape) - 1 - len(kernel)
+    space: list[Ids | None] = []
+    for dim, size in enumerate(kernel, start=channels + 1):
+        alone = size == 1 and shape[dim] == value.shape[dim]
+        freeze_dims(flow, node, [] if alone else [value.dims[dim]], "slides over it")
+        space.append(value.dims[dim] if alone else None)
+    return Value(shape, (*value.dims[:channels], out, *space))
+
+
+def _note_fixed_depthwise(flow: Flow, weight: fx.Node, out: Ids | None, in_each: int) -> None:
+    name = flow.parameter(weight)
+    if out is None and in_each == 1 and name is not None:
         flow.notes.append((layer_name(name), "a depthwise layer on channels of fixed number"))
-        return None
-    return np.repeat(incoming, multiplier)
 
 
-def _same_in_every_group(flow: Flow, incoming: Ids | None, groups: int, place: str) -> Ids | None:
-    """Couple the channel at the same place of every group, so that all groups keep the same number."""
-    if incoming is None:
-        return None
-    blocks: Ids = incoming.reshape(groups, -1)
-    for block in blocks[1:]:
-        flow.units.couple(blocks[0], block, f"{place} groups it with fixed channels")
-    return np.asarray(blocks[0])
-
-
-def _repeat_in_every_group(out: Ids | None, groups: int) -> Ids | None:
-    return None if out is None else np.tile(out, groups)
-
-
-def _layer(node: fx.Node, args: Arguments, name: str, incoming: Ids | None, out: Ids | None) -> LayerTrace:
-    shape_in, shape_out, weight = shape_of(args["input"]), shape_of(node), shape_of(args["weight"])
-    kernel = (weight[2], weight[3])
-    dilation = _pair(args["dilation"])
-    return LayerTrace(
-        name=layer_name(name),
-        kind="conv2d",
-        node=node,
-        in_ids=incoming,
-        out_ids=out,
-        in_width=shape_in[-3],
-        out_width=weight[0],
-        input_hw=(shape_in[-2], shape_in[-1]),
-        output_hw=(shape_out[-2], shape_out[-1]),
-        bias=args["bias"] is not None,
-        kernel=kernel,
-        stride=_pair(args["stride"]),
-        padding=_padding(args["padding"], kernel, dilation),
-        dilation=dilation,
-        groups=int(args["groups"]),
+def _note_layer(flow: Flow, node: fx.Node, args: Arguments, incoming: Ids | None, out: Ids | None) -> None:
+    """Record a 2-D convolution whose weight is a parameter."""
+    name, weight = flow.parameter(args["weight"]), shape_of(args["weight"])
+    if name is None or len(weight) != 4:
+        return
+    shape_in, shape_out = shape_of(args["input"]), shape_of(node)
+    kernel, dilation = (weight[2], weight[3]), _pair(args["dilation"])
+    flow.layers.append(
+        LayerTrace(
+            name=layer_name(name),
+            kind="conv2d",
+            node=node,
+            in_ids=incoming,
+            out_ids=out,
+            in_width=shape_in[-3],
+            out_width=weight[0],
+            input_hw=(shape_in[-2], shape_in[-1]),
+            output_hw=(shape_out[-2], shape_out[-1]),
+            bias=args["bias"] is not None,
+            kernel=kernel,
+            stride=_pair(args["stride"]),
+            padding=_padding(args["padding"], kernel, dilation),
+            dilation=dilation,
+            groups=int(args["groups"]),
+        )
     )
 
 

@@ -2,57 +2,40 @@
 
 from __future__ import annotations
 
+import torch
 from torch import fx
 
 from pipeline.graph.flow import Flow, Value, describe, shape_of
 from pipeline.graph.rules.registry import Arguments, rule
 
-_ACTIVATIONS = (
-    "relu",
-    "relu6",
-    "hardtanh",
-    "hardswish",
-    "hardsigmoid",
-    "sigmoid",
-    "tanh",
-    "silu",
-    "gelu",
-    "leaky_relu",
-    "elu",
-    "celu",
-    "selu",
-    "softplus",
-    "mish",
-    "clamp",
-    "clamp_min",
-    "clamp_max",
-    "threshold",
-    "abs",
-    "neg",
-    "exp",
-    "log",
-    "sqrt",
-    "rsqrt",
-    "reciprocal",
-    "square",
-    "erf",
-)
-_ARITHMETIC = ("add", "sub", "mul", "div", "maximum", "minimum")
-_UNARY = [f"aten.{name}{place}.default" for name in _ACTIVATIONS for place in ("", "_")]
-_BINARY = [
-    f"aten.{name}{place}.{kind}"
-    for name in _ARITHMETIC
-    for place in ("", "_")
-    for kind in ("Tensor", "Scalar", "default")
-]
+_UNARY = """abs acos acosh asin asinh atan atanh bernoulli bitwise_not ceil celu clamp clamp_max clamp_min clip cos
+cosh deg2rad digamma elu erf erfc erfinv exp exp2 expm1 floor frac gelu hardshrink hardsigmoid hardswish hardtanh
+isfinite isinf isnan leaky_relu lgamma log log10 log1p log2 log_sigmoid logical_not logit mish nan_to_num neg negative
+positive reciprocal relu relu6 round rrelu rsqrt selu sgn sigmoid sign silu sin sinc sinh softplus softshrink
+special_expit sqrt square tan tanh threshold trunc zero fill"""
+_BINARY = """add sub mul multiply subtract div divide true_divide floor_divide maximum minimum fmax fmin atan2 fmod
+remainder pow float_power rsub eq ne lt le gt ge greater less greater_equal less_equal not_equal logical_and logical_or
+logical_xor bitwise_and bitwise_or bitwise_xor where masked_fill lerp addcmul addcdiv copy copysign hypot xlogy
+logaddexp heaviside"""
+_SAME = """dropout feature_dropout alpha_dropout feature_alpha_dropout native_dropout alias detach contiguous to
+_to_copy type_as lift_fresh_copy lift_fresh lift"""
 
 
-@rule(*_UNARY, *_BINARY, "aten.pow.Tensor_Scalar", "aten.rsub.Scalar", buffer="in_place")
+def overloads(names: str | list[str]) -> list[str]:
+    """Return all ATen targets of these names (listed, or with spaces between), in-place variants included."""
+    listed = names.split() if isinstance(names, str) else names
+    packets = [getattr(torch.ops.aten, name + place, None) for name in listed for place in ("", "_")]
+    return [
+        f"{packet}.{overload}" for packet in packets if packet is not None for overload in packet.overloads()
+    ]
+
+
+@rule(*overloads(_UNARY), *overloads(_BINARY), buffer="in_place")
 def elementwise(flow: Flow, node: fx.Node, args: Arguments) -> Value:
     """Align the operands' shapes from the right; a dimension of size one is broadcast and takes no part."""
     del args
     shape = shape_of(node)
-    operands = [flow.operand(node, source) for source in node.all_input_nodes]
+    operands = [flow.value(source) for source in node.all_input_nodes]
     reason = f"{describe(node)} combines it with a tensor of fixed width"
     dims = []
     for back in range(len(shape), 0, -1):
@@ -61,23 +44,18 @@ def elementwise(flow: Flow, node: fx.Node, args: Arguments) -> Value:
     return Value(shape, tuple(dims))
 
 
-@rule(
-    "aten.dropout.default",
-    "aten.dropout_.default",
-    "aten.feature_dropout.default",
-    "aten.feature_dropout_.default",
-    "aten.detach.default",
-    "aten.detach_.default",
-    "aten.alias.default",
-    "aten.contiguous.default",
-    "aten.to.dtype",
-    "aten.to.device",
-    "aten.to.dtype_layout",
-    "aten._to_copy.default",
-    buffer="view",
-)
+@rule("aten.prelu.default", buffer="in_place")
+def prelu(flow: Flow, node: fx.Node, args: Arguments) -> Value:
+    """Input (N, C, ...), slopes (C,) or (1,)."""
+    value = flow.value(args["self"])
+    if shape_of(args["weight"]) != (1,):
+        flow.claim(node, args["weight"], 0, value.dims[1] if len(value.dims) > 1 else None, "along")
+    return value
+
+
+@rule(*overloads(_SAME), buffer="view")
 @rule("aten.clone.default")
 def identity(flow: Flow, node: fx.Node, args: Arguments) -> Value:
     """In eval mode the same values."""
     del args
-    return flow.operand(node, node.all_input_nodes[0])
+    return flow.value(node.all_input_nodes[0])

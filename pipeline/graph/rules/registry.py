@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from torch import fx
 
@@ -13,6 +13,7 @@ from pipeline.graph.flow import Flow, Value, describe, fixed_value
 Buffer = Literal["new", "in_place", "view"]
 Arguments = dict[str, Any]
 Propagate = Callable[[Flow, fx.Node, Arguments], Value | tuple[Value, ...]]
+P = TypeVar("P", bound=Propagate)
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,13 @@ class Rule:
 RULES: dict[str, Rule] = {}
 
 
-def rule(*targets: str, buffer: Buffer = "new") -> Callable[[Propagate], Propagate]:
+def rule(*targets: str, buffer: Buffer = "new") -> Callable[[P], P]:
     """Register a function as the rule of these ATen targets ("aten.relu.default").
 
     A rule is called with the flow, the node and the node's arguments by their names in the operator's schema.
     """
 
-    def register(function: Propagate) -> Propagate:
+    def register(function: P) -> P:
         for target in targets:
             RULES[target] = Rule(function, buffer)
         return function
@@ -61,7 +62,7 @@ def refuse(flow: Flow, node: fx.Node, reason: str) -> Value | tuple[Value, ...]:
 
 def freeze_all(flow: Flow, node: fx.Node, reason: str) -> None:
     """Freeze every unit of every tensor that `node` gives."""
-    values = flow.values.get(node, ())
+    values = flow.value(node) if flow.parameter(node) is not None else flow.values.get(node, ())
     for value in values if isinstance(values, tuple) else (values,):
         flow.freeze(value, reason)
 
@@ -71,7 +72,11 @@ def arguments(node: fx.Node) -> Arguments:
     schema = getattr(node.target, "_schema", None)
     if schema is None:
         return {"args": node.args, **node.kwargs}
-    named = {argument.name: argument.default_value for argument in schema.arguments}
-    named.update(zip(named, node.args, strict=False))
-    named.update(node.kwargs)
-    return named
+    return {argument.name: argument.default_value for argument in schema.arguments} | given_arguments(node)
+
+
+def given_arguments(node: fx.Node) -> Arguments:
+    """Return the same without those that are left at their defaults."""
+    schema = getattr(node.target, "_schema", None)
+    names = [argument.name for argument in schema.arguments] if schema is not None else []
+    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}

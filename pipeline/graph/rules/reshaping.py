@@ -1,37 +1,47 @@
-"""View, flatten, permute and their kin: the same elements under other indices."""
+"""View, flatten, permute, expand and their kin: the same elements under other indices."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 from torch import fx
 
 from pipeline.graph.flow import Flow, Value, describe, shape_of
 from pipeline.graph.rules.registry import Arguments, rule
-from pipeline.graph.units import FIXED, Ids
+from pipeline.graph.units import Ids
 
 
 @rule(
     "aten.view.default",
     "aten.reshape.default",
+    "aten.view_as.default",
+    "aten.reshape_as.default",
     "aten._unsafe_view.default",
     "aten.flatten.using_ints",
     "aten.unflatten.int",
     "aten.squeeze.default",
     "aten.squeeze.dim",
     "aten.squeeze.dims",
+    "aten.squeeze_.dim",
     "aten.unsqueeze.default",
+    "aten.unsqueeze_.default",
     buffer="view",
 )
 def reshape(flow: Flow, node: fx.Node, args: Arguments) -> Value:
-    """Cut both shapes into blocks of equal size and reshape the ids block by block."""
+    """Cut both shapes into blocks of equal size; join what was there, split it into what is to be."""
     value, shape = flow.value(args[next(iter(args))]), shape_of(node)
     dims: list[Ids | None] = []
     for before, after in blocks(value.shape, shape):
-        inside = value.dims[before.start : before.stop]
-        dims += _reshape_block(flow, node, inside, value.shape[before], shape[after])
+        inside, wanted = value.dims[before], shape[after]
+        if len(inside) == len(wanted) == 1:
+            dims += inside
+            continue
+        whole = flow.units.join(inside, value.shape[before])
+        if whole is None:
+            dims += [None] * len(wanted)
+        else:
+            dims += flow.units.split(whole, wanted, f"{describe(node)} mixes it with fixed channels")
     return Value(shape, tuple(dims))
 
 
@@ -52,62 +62,53 @@ def blocks(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[slice,
         yield slice(start, i), slice(other, j)
 
 
-def _reshape_block(
-    flow: Flow, node: fx.Node, inside: Sequence[Ids | None], before: Sequence[int], after: Sequence[int]
-) -> list[Ids | None]:
-    carriers = [dim for dim, ids in enumerate(inside) if ids is not None]
-    if len(carriers) != 1:
-        for dim in carriers:
-            flow.units.freeze(np.asarray(inside[dim]), f"{describe(node)} merges two slimmed dimensions")
-        return [None] * len(after)
-    lead = [1] * len(before)
-    lead[carriers[0]] = before[carriers[0]]
-    ids = np.broadcast_to(np.asarray(inside[carriers[0]]).reshape(lead), tuple(before)).reshape(tuple(after))
-    return _along_one_axis(flow, node, flow.units.roots(ids))
-
-
-def _along_one_axis(flow: Flow, node: fx.Node, ids: Ids) -> list[Ids | None]:
-    """Keep the ids on the last axis along which they vary.
-
-    Where they vary along several (channels split into parts), the same place of every part is coupled, so
-    that all parts keep the same number.
-    """
-    varying = [axis for axis in range(ids.ndim) if (ids != ids.take([0], axis)).any()]
-    dims: list[Ids | None] = [None] * ids.ndim
-    if not varying:
-        flow.units.freeze(ids.ravel(), f"{describe(node)} leaves it no dimension of its own")
-        return dims
-    kept = varying[-1]
-    rows = np.moveaxis(ids, kept, -1).reshape(-1, ids.shape[kept])
-    if len(varying) > 1:
-        for row in np.unique(rows, axis=0):
-            flow.units.couple(rows[0], row, f"{describe(node)} mixes it with fixed channels")
-    dims[kept] = rows[0] if (rows[0] != FIXED).any() else None
-    return dims
-
-
-@rule("aten.permute.default", "aten.transpose.int", "aten.t.default", "aten.numpy_T.default")
+@rule(
+    "aten.permute.default",
+    "aten.transpose.int",
+    "aten.transpose_.default",
+    "aten.swapaxes.default",
+    "aten.swapdims.default",
+    "aten.t.default",
+    "aten.numpy_T.default",
+    "aten.mT.default",
+    "aten.mH.default",
+    "aten.adjoint.default",
+    "aten.movedim.int",
+    "aten.movedim.intlist",
+)
 def permute(flow: Flow, node: fx.Node, args: Arguments) -> Value:
     """Reorder the dimensions."""
-    source = args[next(iter(args))]
-    value = flow.value(source)
-    rank = len(value.shape)
-    order = list(range(rank))
-    if "dims" in args:
-        order = [dim % rank for dim in args["dims"]]
-    elif "dim0" in args:
-        a, b = args["dim0"] % rank, args["dim1"] % rank
-        order[a], order[b] = b, a
-    else:
-        order.reverse()
-    if rank == 2 and order == [1, 0]:
-        flow.transpose_parameter(node, source)
+    value = flow.value(args[next(iter(args))])
+    order = _order(str(node.target).split(".")[1], len(value.shape), args)
     return Value(shape_of(node), tuple(value.dims[dim] for dim in order))
 
 
-@rule("aten.expand.default")
+def _order(name: str, rank: int, args: Arguments) -> list[int]:
+    """Return for each dimension of the result which one of the input it is."""
+    order = list(range(rank))
+    if name == "permute":
+        return [dim % rank for dim in args["dims"]]
+    if name == "movedim":
+        given = (args["source"], args["destination"])
+        source, destination = ([x % rank for x in ([x] if isinstance(x, int) else x)] for x in given)
+        rest = iter(dim for dim in order if dim not in source)
+        return [source[destination.index(dim)] if dim in destination else next(rest) for dim in order]
+    if name in {"mT", "mH", "adjoint"}:
+        return [*order[:-2], rank - 1, rank - 2]
+    if name in {"t", "numpy_T"}:
+        return order[::-1]
+    _, first, second = list(args.values())[:3]
+    order[first], order[second] = order[second], order[first]
+    return order
+
+
+@rule("aten.expand.default", "aten.expand_as.default", "aten.broadcast_to.default")
 def expand(flow: Flow, node: fx.Node, args: Arguments) -> Value:
-    """New leading dimensions and broadcast ones carry no units."""
+    """Copies along a new or broadcast dimension are all alike: as many of them as are wanted may go."""
     value, shape = flow.value(args[next(iter(args))]), shape_of(node)
-    dims = (*(None,) * (len(shape) - len(value.shape)), *value.dims)
-    return Value(shape, dims)
+    new = len(shape) - len(value.shape)
+    dims = [
+        flow.units.fresh(size) if dim < new or value.shape[dim - new] != size else value.dims[dim - new]
+        for dim, size in enumerate(shape)
+    ]
+    return Value(shape, tuple(dims))

@@ -1,52 +1,76 @@
-"""Slices, splits and picks: the chosen indices keep their units."""
+"""Slices, splits and picks: the chosen entries keep their units."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+
 from torch import fx
 
-from pipeline.graph.flow import Flow, Value, describe, fixed_value, shape_of
+from pipeline.graph.flow import Flow, Value, describe, shape_of
+from pipeline.graph.rules.dimensions import (
+    chosen_dims,
+    first_value,
+    fixed_results,
+    freeze_dims,
+    listed,
+    some,
+    with_dim,
+)
 from pipeline.graph.rules.registry import Arguments, rule
-from pipeline.graph.units import FIXED, Ids
 
 
-@rule("aten.slice.Tensor")
+@rule("aten.slice.Tensor", "aten.slice_copy.Tensor")
 def cut(flow: Flow, node: fx.Node, args: Arguments) -> Value:
     """`start`, `end` and `step` as in Python."""
-    value = flow.value(args[next(iter(args))])
-    dim = int(args["dim"]) % len(value.shape)
-    return _with_dim(value, shape_of(node), dim, slice(args["start"], args["end"], args["step"]))
+    return _part(first_value(flow, args), shape_of(node), args["dim"], _slice(args))
 
 
-@rule("aten.narrow.default")
+@rule("aten.narrow.default", "aten.narrow_copy.default")
 def narrow(flow: Flow, node: fx.Node, args: Arguments) -> Value:
-    """`length` indices from `start` on."""
-    value = flow.value(args[next(iter(args))])
-    dim = int(args["dim"]) % len(value.shape)
-    start = int(args["start"]) % value.shape[dim]
-    return _with_dim(value, shape_of(node), dim, slice(start, start + int(args["length"])))
+    """`length` entries from `start` on."""
+    value = first_value(flow, args)
+    start = int(args["start"]) % max(value.shape[int(args["dim"])], 1)
+    return _part(value, shape_of(node), args["dim"], slice(start, start + int(args["length"])))
 
 
-@rule("aten.select.int")
+@rule("aten.select.int", "aten.select_copy.int")
 def select(flow: Flow, node: fx.Node, args: Arguments) -> Value:
-    """One index of a dimension, which vanishes; its units are frozen: the index is the model's."""
-    value = flow.value(args[next(iter(args))])
+    """One entry of a dimension, which vanishes; its units are frozen: the number is the model's."""
+    value = first_value(flow, args)
     dim = int(args["dim"]) % len(value.shape)
-    ids = value.dims[dim]
-    if ids is not None:
-        flow.units.freeze(ids, f"{describe(node)} picks one of it by number")
+    freeze_dims(flow, node, [value.dims[dim]], "picks one of it by number")
     return Value(shape_of(node), value.dims[:dim] + value.dims[dim + 1 :])
 
 
-@rule("aten.chunk.default", "aten.split.Tensor", "aten.split_with_sizes.default", "aten.split.sizes")
+@rule("aten.unbind.int")
+def unbind(flow: Flow, node: fx.Node, args: Arguments) -> tuple[Value, ...]:
+    """All entries of a dimension, one by one; the code that takes them apart knows how many there are."""
+    value = first_value(flow, args)
+    dim = int(args["dim"]) % len(value.shape)
+    freeze_dims(flow, node, [value.dims[dim]], "takes its entries apart")
+    return tuple(Value(one.shape, value.dims[:dim] + value.dims[dim + 1 :]) for one in fixed_results(node))
+
+
+@rule(
+    "aten.chunk.default",
+    "aten.unsafe_chunk.default",
+    "aten.split.Tensor",
+    "aten.split.sizes",
+    "aten.split.default",
+    "aten.unsafe_split.Tensor",
+    "aten.split_with_sizes.default",
+    "aten.unsafe_split_with_sizes.default",
+    "aten.tensor_split.sections",
+    "aten.tensor_split.indices",
+)
 def split(flow: Flow, node: fx.Node, args: Arguments) -> tuple[Value, ...]:
     """Consecutive parts of a dimension."""
-    value = flow.value(args[next(iter(args))])
+    value = first_value(flow, args)
     dim = int(args["dim"]) % len(value.shape)
     parts, start = [], 0
-    for shape in _shapes(node):
-        parts.append(_with_dim(value, shape, dim, slice(start, start + shape[dim])))
-        start += shape[dim]
+    for one in fixed_results(node):
+        parts.append(_part(value, one.shape, dim, slice(start, start + one.shape[dim])))
+        start += one.shape[dim]
     return tuple(parts)
 
 
@@ -59,15 +83,41 @@ def item(flow: Flow, node: fx.Node, args: Arguments) -> Value:
     return values[index] if isinstance(values, tuple) else values
 
 
-def _shapes(node: fx.Node) -> list[tuple[int, ...]]:
-    values = fixed_value(node.meta["val"])
-    return [value.shape for value in (values if isinstance(values, tuple) else (values,))]
+@rule("aten.diagonal.default")
+def diagonal(flow: Flow, node: fx.Node, args: Arguments) -> Value:
+    """Entries whose two indices are equal, as a last dimension."""
+    value = first_value(flow, args)
+    gone = chosen_dims([args["dim1"], args["dim2"]], len(value.shape))
+    freeze_dims(flow, node, [value.dims[dim] for dim in gone], "takes its diagonal")
+    kept = [ids for dim, ids in enumerate(value.dims) if dim not in gone]
+    return Value(shape_of(node), (*kept, None))
 
 
-def _with_dim(value: Value, shape: tuple[int, ...], dim: int, chosen: slice) -> Value:
-    ids: Ids | None = value.dims[dim]
-    if ids is not None:
-        ids = ids[chosen]
-        if np.all(ids == FIXED):
-            ids = None
-    return Value(shape, (*value.dims[:dim], ids, *value.dims[dim + 1 :]))
+@rule("aten.slice_scatter.default", "aten.select_scatter.default")
+def replace_part(flow: Flow, node: fx.Node, args: Arguments) -> Value:
+    """`self` with a slice, or one entry, of a dimension replaced by `src`."""
+    value, source = flow.value(args["self"]), flow.value(args["src"])
+    dim = int(args["dim"]) % len(value.shape)
+    reason = f"{describe(node)} combines it with a tensor of fixed width"
+    new = list(source.dims)
+    if "index" in args:
+        freeze_dims(flow, node, [value.dims[dim]], "picks one of it by number")
+        new.insert(dim, None)
+    elif value.dims[dim] is not None or new[dim] is not None:
+        place = listed(value.dims[dim], value.shape[dim])[_slice(args)]
+        flow.units.couple(place, listed(new[dim], source.shape[dim]), reason)
+    dims = [
+        value.dims[each] if each == dim else flow.merge([value.dims[each], new[each]], reason)
+        for each in range(len(value.dims))
+    ]
+    return Value(value.shape, tuple(dims))
+
+
+def _slice(args: Arguments) -> slice:
+    return slice(args["start"], args["end"], args["step"])
+
+
+def _part(value: Value, shape: Sequence[int], dim: int, chosen: slice) -> Value:
+    dim = int(dim) % len(value.shape)
+    ids = value.dims[dim]
+    return with_dim(value, tuple(shape), dim, None if ids is None else some(ids[chosen]))

@@ -31,12 +31,28 @@ class Magnitude:
         """Score by the weights alone; `batches` is not looked at."""
         del batches
         parameters = dict(model.named_parameters())
+        sums: dict[tuple[str, int], Tensor] = {}  # several groups may hold parts of one dimension
         scores = {}
         for group in graph.groups:
             total = torch.zeros(group.width, dtype=torch.float64)
             for member in group.members:
                 if member.parameter in parameters:
-                    weights = parameters[member.parameter].detach().abs().double()
-                    total += sum_by_unit(weights**self.order, member)
+                    place = (member.parameter, member.dim)
+                    if place not in sums:
+                        sums[place] = _powers(parameters[member.parameter].detach(), member.dim, self.order)
+                    total += sum_by_unit(sums[place], member)
             scores[group.name] = total ** (1 / self.order)
         return scores
+
+
+def _powers(weights: Tensor, dim: int, order: int) -> Tensor:
+    """Return the sum of |w|^order over all other dimensions; shape (size of `dim`,), on the CPU."""
+    others = [other for other in range(weights.ndim) if other != dim]
+    if not others:
+        return weights.abs().double().cpu() ** order
+    norms: Tensor = torch.linalg.vector_norm(weights, order, others, dtype=_wide(weights))
+    return norms.double().cpu() ** order
+
+
+def _wide(weights: Tensor) -> torch.dtype:
+    return torch.float64 if weights.dtype == torch.float64 else torch.float32

@@ -11,8 +11,12 @@ if TYPE_CHECKING:
     from pipeline.graph.groups import Member
 
 
-def sum_by_unit(entries: Tensor, member: Member) -> Tensor:
-    """Sum a tensor of the parameter's shape over each unit's entries; shape (width,), on the CPU."""
+def sum_by_unit(along: Tensor, member: Member) -> Tensor:
+    """Sum what every entry along the member's dimension has over each unit's entries; shape (width,)."""
+    return along[torch.from_numpy(member.indices)].sum(1)
+
+
+def along_member(entries: Tensor, member: Member) -> Tensor:
+    """Sum a tensor of the parameter's shape over all other dimensions; shape (size,), on the CPU."""
     others = [dim for dim in range(entries.ndim) if dim != member.dim]
-    along = (entries.sum(others) if others else entries).cpu()
-    return along[torch.tensor(member.indices)].sum(1)
+    return (entries.sum(others) if others else entries).cpu()

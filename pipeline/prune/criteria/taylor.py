@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.errors import ModelError
-from pipeline.prune.criteria.slices import sum_by_unit
+from pipeline.prune.criteria.slices import along_member, sum_by_unit
 
 if TYPE_CHECKING:
     from pipeline.graph.groups import DependencyGraph
@@ -91,6 +91,6 @@ def _changes(graph: DependencyGraph, products: dict[str, Tensor]) -> dict[str, T
         total = torch.zeros(group.width, dtype=torch.float64)
         for member in group.members:
             if member.role == "in":
-                total += sum_by_unit(products[member.parameter], member)
+                total += sum_by_unit(along_member(products[member.parameter], member), member)
         changes[group.name] = total
     return changes

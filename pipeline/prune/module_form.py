@@ -1,0 +1,60 @@
+"""A slimmed model of the user's own classes: a copy with sliced parameters and attributes made true."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.prune.copies import copied
+from pipeline.prune.plan import Number, SlimmingPlan
+from pipeline.prune.truth import tell_truth
+
+
+def module_form(model: nn.Module, plan: SlimmingPlan) -> nn.Module:
+    """Return what the plan leaves of a model; the plan must fit it.
+
+    No tensor that shrinks is ever copied at its full width: the copy is given the slices in their place. Modes,
+    dtypes, devices, hooks, `requires_grad` and ties are kept, gradients are not.
+
+    Raises:
+        ModelError: the model holds something that cannot be copied.
+    """
+    tensors = {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+    replaced: dict[int, object] = {
+        id(tensors[name]): sliced(tensors[name], dims) for name, dims in plan.slices.items()
+    }
+    for name in plan.dropped:
+        module = model.get_submodule(name)
+        replaced[id(module)] = nn.Identity().train(module.training)
+    smaller = copied(model, replaced)
+    tell_truth(smaller)
+    for path, numbers in plan.attributes.items():
+        _set(smaller.get_submodule(path), numbers)
+    tell_truth(smaller)  # once more: the widths of grouped layers follow their number of groups
+    return smaller
+
+
+def sliced(tensor: Tensor, dims: Mapping[int, Sequence[int]]) -> Tensor:
+    """Return the kept entries of a tensor along each of these dimensions; a parameter stays one."""
+    data = tensor.detach()
+    for dim, kept in dims.items():
+        data = data.index_select(dim, torch.tensor(kept, device=data.device))
+    if not isinstance(tensor, nn.Parameter):
+        return data
+    parameter = nn.Parameter(data, requires_grad=tensor.requires_grad)
+    parameter.__dict__.update(tensor.__dict__)
+    return parameter
+
+
+def _set(module: nn.Module, numbers: Mapping[str, int | list[int]]) -> None:
+    """Set attributes; lists of numbers keep their type."""
+    for name, number in numbers.items():
+        value: Number | tuple[int, ...] = number
+        if isinstance(getattr(module, name), tuple) and isinstance(number, list):
+            value = tuple(number)
+        setattr(module, name, value)
