@@ -7,6 +7,9 @@ The given model is never changed: what is exported is a twin in eval mode that s
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
@@ -41,7 +44,11 @@ def trace(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...]) -> Depe
     Raises:
         ModelError: the model cannot be copied, run on these inputs, or captured.
     """
-    inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    with _no_collection():
+        return _trace(model, example_inputs if isinstance(example_inputs, tuple) else (example_inputs,))
+
+
+def _trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> DependencyGraph:
     traced = twin(model).eval()
     program = export(traced, inputs)
     flow = propagate(program, traced)
@@ -66,6 +73,18 @@ def trace(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...]) -> Depe
         examples=examples,
         capture=capture,
     )
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Let Python not look for garbage: a trace makes many small things, nearly all of which stay."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def captured(model: nn.Module, inputs: tuple[InputSpec, ...]) -> Capture:

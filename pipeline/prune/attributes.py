@@ -12,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from pipeline.graph.capture import Capture
 from pipeline.graph.flow import Value
+from pipeline.graph.rules.registry import arguments
 from pipeline.prune.mends import Mend, has_numbers
 from pipeline.prune.plan import Number, is_constant
 
@@ -68,13 +69,42 @@ def is_certain(model: nn.Module, capture: Capture) -> bool:
     nodes = list(capture.program.graph.nodes)
     if any(is_constant(name) for name in capture.parameters.values()):
         return False
-    if any(has_numbers(node) and not isinstance(modules.get(place_of(node)), kinds) for node in nodes):
-        return False
+    for node in nodes:
+        if (
+            has_numbers(node)
+            and not isinstance(modules.get(place_of(node)), kinds)
+            and not _is_aside(node, capture)
+        ):
+            return False
     widths = _widths(capture)
     suspects = np.concatenate([widths, 1 / widths, np.sqrt(widths), 1 / np.sqrt(widths)])
     return not any(
         np.isclose(suspects, float(number), rtol=1e-6).any() for node in nodes for number in _factors(node)
     )
+
+
+def _is_aside(node: fx.Node, capture: Capture) -> bool:
+    """Tell whether a node's numbers cannot have to do with widths: parts of space, sizes of one or worked out."""
+    name, args = str(node.target).split(".")[1], arguments(node)
+    if name in {"view", "reshape"}:
+        batch = node.all_input_nodes[0].meta["val"].shape[:1]
+        sizes = list(args["shape" if "shape" in args else "size"])
+        return all(size in {1, -1} or (place == 0 and (size,) == batch) for place, size in enumerate(sizes))
+    value = capture.values[node.all_input_nodes[0].name] if node.all_input_nodes else None
+    if not isinstance(value, Value):
+        return False
+    if name in {"slice", "narrow", "select"}:
+        return value.dims[args["dim"]] is None
+    if name in {"pad", "constant_pad_nd"}:
+        return all(
+            ids is None or not any(_amounts(args["pad"], back)) for back, ids in enumerate(value.dims[::-1])
+        )
+    return name == "roll" and bool(args["dims"]) and all(value.dims[dim] is None for dim in args["dims"])
+
+
+def _amounts(pad: Sequence[int], back: int) -> Sequence[int]:
+    """Return what is added before and behind a dimension, counted from the last one."""
+    return pad[2 * back : 2 * back + 2]
 
 
 def place_of(node: fx.Node) -> str:

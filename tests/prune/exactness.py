@@ -291,7 +291,7 @@ class _Masked(fx.Interpreter):
         kept = {dim: self._kept(source, dim) for dim in range(value.ndim) if dim != 1}
         weight, bias = (self._value(given[key]) for key in ("weight", "bias"))
         small = _picked(value, kept)
-        done = functional.batch_norm(small, None, None, weight, bias, True, 0.0, given["eps"])  # noqa: FBT003
+        done = functional.batch_norm(small, None, None, weight, bias, True, 0.0, given["eps"])
         return _put_back(value, done, kept)
 
     def _group_norm(
