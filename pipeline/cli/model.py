@@ -149,7 +149,7 @@ def slim(
         "form": plan.form,
         "parameters": [_size(whole), _size(smaller)],
         "zero_weights": sum(int((one == 0).sum()) for one in smaller.parameters()) if plan.connections else 0,
-        "macs": [sum(layer.macs for layer in each.layers) for each in (graph, after)],
+        "macs": [_macs(graph), _macs(after)],
         "dropped": list(plan.dropped),
     }
     click.echo(json.dumps(result, indent=2)) if as_json else _print_result(result)
@@ -235,11 +235,19 @@ def _size(of: nn.Module) -> int:
     return sum(parameter.numel() for parameter in of.parameters())
 
 
+def _macs(graph: DependencyGraph) -> int:
+    from pipeline.graph.operations import operations
+
+    return sum(each.macs for each in operations(graph.capture))
+
+
 def _description(graph: DependencyGraph) -> dict[str, Any]:
+    from pipeline.graph.operations import operations
+
     parameters = dict(graph.model.named_parameters())
     return {
         "parameters": _size(graph.model),
-        "macs": sum(layer.macs for layer in graph.layers),
+        "macs": _macs(graph),
         "groups": [
             {
                 "name": group.name,
@@ -260,18 +268,18 @@ def _description(graph: DependencyGraph) -> dict[str, Any]:
         "blocks": [{"name": block.name, "layers": block.layers} for block in graph.blocks],
         "layers": [
             {
-                "name": layer.name,
-                "kind": layer.kind,
-                "in": layer.in_width,
-                "out": layer.out_width,
-                "macs": layer.macs,
+                "name": each.name,
+                "kind": each.kind,
+                "input": each.input_shape,
+                "output": each.output_shape,
+                "macs": each.macs,
                 "parameters": sum(
                     tensor.numel()
                     for name, tensor in parameters.items()
-                    if name.rpartition(".")[0] == layer.name or name == layer.name
+                    if name.rpartition(".")[0] == each.name or name == each.name
                 ),
             }
-            for layer in graph.layers
+            for each in operations(graph.capture)
         ],
     }
 
@@ -283,10 +291,10 @@ def _print_graph(graph: DependencyGraph) -> None:
         what = each["granularity"] + (f" (within {each['within']})" if each["within"] else "")
         names = (_few(each["producers"]), _few(each["consumers"]))
         groups.add_row(each["name"], what, str(each["width"]), f"{each['parameters_a_unit']:,}", *names)
-    layers = _table("layer", "kind", ">in", ">out", ">parameters", ">MACs")
+    layers = _table("layer", "kind", "input", "output", ">parameters", ">MACs a sample")
     for each in told["layers"]:
-        numbers = (f"{each['parameters']:,}", f"{each['macs']:,}")
-        layers.add_row(each["name"], each["kind"], str(each["in"]), str(each["out"]), *numbers)
+        shapes = ["×".join(map(str, each[name])) for name in ("input", "output")]
+        layers.add_row(each["name"], each["kind"], *shapes, f"{each['parameters']:,}", f"{each['macs']:,}")
     frozen = _table("left whole", "why")
     for each in told["frozen"]:
         frozen.add_row(each["name"], each["reason"])
@@ -297,9 +305,7 @@ def _print_graph(graph: DependencyGraph) -> None:
     console.print(frozen)
     if told["blocks"]:
         console.print(f"\nblocks that can go: {_few([block['name'] for block in told['blocks']], _SHOWN)}")
-    console.print(
-        f"\n{told['parameters']:,} parameters, {told['macs']:,} MACs in convolutions and linear layers"
-    )
+    console.print(f"\n{told['parameters']:,} parameters, {told['macs']:,} MACs a sample")
 
 
 def _print_result(result: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -107,12 +106,6 @@ class ComputeLayer:
     out_fixed: int = 0
     only_with: str | None = None
     whole_groups: bool = False
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulate operations of one sample at full width."""
-        places = math.prod(self.output_hw) if self.kind == "conv2d" else self.output_hw[0]
-        return places * self.out_width * self.in_width // self.groups * math.prod(self.kernel)
 
     def is_gone(self, widths: Mapping[str, int]) -> bool:
         """Tell whether the layer goes with its block under chosen group widths."""

@@ -247,3 +247,10 @@ def test_inputs_that_do_not_fit_are_refused() -> None:
         trace(Around(nn.Identity()), torch.zeros(1, 5, 8, 8))
     with pytest.raises(ModelError, match="must be one tensor or a tuple of tensors"):
         trace(Around(nn.Identity()), ())
+
+
+def test_model_without_values_is_refused() -> None:
+    with torch.device("meta"):
+        model = Around(nn.Identity())
+    with pytest.raises(ModelError, match=r"a.weight of Around is on the meta device"):
+        trace(model, IMAGE)
