@@ -90,8 +90,11 @@ class _Family:
 
 def assemble(flow: Flow) -> Grouping:
     """Return the groups in order of execution; the same flow always gives the same names and order."""
-    expanded = {place: flow.units.expand(ids) for place, ids in flow.labels.items() if ids is not None}
-    uses = _uses(expanded, _roles(flow, expanded))
+    labels = {place: ids for place, ids in flow.labels.items() if ids is not None}
+    whole = flow.units.expand(np.concatenate([*labels.values(), np.zeros(0, dtype=np.int64)]))
+    sizes = np.array([len(ids) for ids in labels.values()], dtype=np.int64)
+    expanded = dict(zip(labels, _parts(whole, sizes), strict=True))
+    uses = _uses(whole, sizes, list(labels), _roles(flow, expanded))
     families = _families(flow, uses, expanded)
     chosen = {each.number: each for each in families if each.reason is None and len(each.atoms) > 1}
     within = _primaries(chosen)
@@ -113,25 +116,31 @@ def assemble(flow: Flow) -> Grouping:
 # --- uses ---
 
 
-def _uses(expanded: Mapping[Place, Ids], roles: Mapping[Place, dict[Role, list[str]]]) -> _Uses:
-    order = [place for place in roles if place in expanded]
-    order += [place for place in expanded if place not in roles]
-    atoms, places, indices, sizes = [], [], [], []
-    for number, place in enumerate(order):
-        entries = expanded[place]
-        rows, columns = np.nonzero(entries != FIXED)
-        atoms.append(entries[rows, columns])
-        places.append(np.full(len(rows), number))
-        indices.append(rows)
-        sizes.append(len(entries))
-    if not order:
-        nothing = np.zeros(0, dtype=np.int64)
-        return _Uses([], [], [], nothing, nothing, nothing)
-    atom, where, index = np.concatenate(atoms), np.concatenate(places), np.concatenate(indices)
+def _parts(whole: Ids, sizes: Ids) -> list[Ids]:
+    """Cut what was expanded at once into places again, each as wide as its own entries need."""
+    if not len(sizes):
+        return []
+    ends = np.cumsum(sizes)
+    widest = np.maximum.reduceat((whole != FIXED).sum(1), ends - sizes).tolist()
+    bounds = zip((ends - sizes).tolist(), ends.tolist(), widest, strict=True)
+    return [whole[start:end, : max(1, width)] for start, end, width in bounds]
+
+
+def _uses(whole: Ids, sizes: Ids, places: list[Place], roles: Mapping[Place, dict[Role, list[str]]]) -> _Uses:
+    """Number the places: those that layers use first, in order of execution."""
+    known = set(places)
+    order = [place for place in roles if place in known] + [place for place in places if place not in roles]
+    number_of = {place: number for number, place in enumerate(order)}
+    size_of = dict(zip(places, sizes.tolist(), strict=True))
+    rows, columns = np.nonzero(whole != FIXED)
+    numbers = np.array([number_of[place] for place in places], dtype=np.int64)
+    where = np.repeat(numbers, sizes)[rows]
+    index = (np.arange(len(whole)) - np.repeat(np.cumsum(sizes) - sizes, sizes))[rows]
+    atom = whole[rows, columns]
     by_atom = np.lexsort((index, where, atom))
     return _Uses(
         order,
-        sizes,
+        [size_of[place] for place in order],
         [roles.get(place, {}) for place in order],
         atom[by_atom],
         where[by_atom],

@@ -7,9 +7,6 @@ The given model is never changed: what is exported is a twin in eval mode that s
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
@@ -25,7 +22,7 @@ from pipeline.graph.flow import Flow, Value, fixed_value, shape_of
 from pipeline.graph.groups import DependencyGraph, FrozenDimension
 from pipeline.graph.layers import choosable, compute_layers
 from pipeline.graph.liveness import liveness
-from pipeline.prune.copies import twin
+from pipeline.prune.copies import no_collection, twin
 from pipeline.prune.plan import InputSpec, model_digest
 
 # Graph modules are made from what was captured of the very same model; it lives as long as its graph does.
@@ -44,7 +41,7 @@ def trace(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...]) -> Depe
     Raises:
         ModelError: the model cannot be copied, run on these inputs, or captured.
     """
-    with _no_collection():
+    with no_collection():
         return _trace(model, example_inputs if isinstance(example_inputs, tuple) else (example_inputs,))
 
 
@@ -73,18 +70,6 @@ def _trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> DependencyGraph:
         examples=examples,
         capture=capture,
     )
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Let Python not look for garbage: a trace makes many small things, nearly all of which stay."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def captured(model: nn.Module, inputs: tuple[InputSpec, ...]) -> Capture:

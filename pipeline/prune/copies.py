@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -15,7 +17,8 @@ from torch.nn.utils.weight_norm import WeightNorm
 from pipeline.errors import ModelError
 
 M = TypeVar("M", bound=nn.Module)
-_ATOMS = (int, float, str, type(None), torch.dtype, torch.device, torch.Size)
+_ATOMS = {int, float, bool, str, type(None), torch.dtype, torch.device, torch.Size}
+_CONTAINERS = {dict, OrderedDict, list, set}
 
 
 def copied(model: M, replaced: Mapping[int, object] | None = None) -> M:
@@ -26,7 +29,8 @@ def copied(model: M, replaced: Mapping[int, object] | None = None) -> M:
     """
     memo = {**_computed(model), **(replaced or {})}
     try:
-        return _copied_by_hand(model, memo) if _is_plain(model) else copy.deepcopy(model, memo)
+        with no_collection():
+            return _copied_by_hand(model, memo) if _is_plain(model) else copy.deepcopy(model, memo)
     except Exception as error:
         raise ModelError(
             f"{type(model).__name__} cannot be copied: {error}",
@@ -51,31 +55,43 @@ def _copied_by_hand(model: M, memo: dict[int, object]) -> M:
     for module in modules:
         memo[id(module)] = module.__class__.__new__(module.__class__)
     for module in modules:
-        vars(memo[id(module)]).update(
-            {
-                name: {} if _is_cache(name, value) else _copied_value(value, memo)
-                for name, value in vars(module).items()
-            }
-        )
+        attributes = vars(memo[id(module)])
+        for name, value in vars(module).items():
+            attributes[name] = value if type(value) in _ATOMS else _copied_value(name, value, memo)
     result: M = memo[id(model)]  # type: ignore[assignment]
     return result
 
 
-def _is_cache(name: str, value: object) -> bool:
-    """Tell whether an attribute keeps results of earlier runs, which are those of the full width."""
-    return (
-        "cache" in name and type(value) is dict and all(isinstance(each, Tensor) for each in value.values())
-    )
-
-
-def _copied_value(value: Any, memo: dict[int, object]) -> Any:
-    if isinstance(value, _ATOMS):
+def _copied_value(name: str, value: Any, memo: dict[int, object]) -> Any:
+    kind = type(value)
+    if kind in _ATOMS:
         return value
-    if type(value) in {dict, OrderedDict}:
-        return type(value)((name, _copied_value(each, memo)) for name, each in value.items())
-    if type(value) in {tuple, set} and all(isinstance(each, _ATOMS) for each in value):
-        return type(value)(value)
+    if kind in _CONTAINERS and not value:
+        return kind()
+    if kind is dict and _is_cache(name, value):
+        return {}
+    if kind in {dict, OrderedDict}:
+        return kind((key, _copied_value(name, each, memo)) for key, each in value.items())
+    if kind in {tuple, set} and all(type(each) in _ATOMS for each in value):
+        return kind(value)
     return memo[id(value)] if id(value) in memo else copy.deepcopy(value, memo)
+
+
+def _is_cache(name: str, value: Mapping[Any, object]) -> bool:
+    """Tell whether an attribute keeps results of earlier runs, which are those of the full width."""
+    return "cache" in name and all(isinstance(each, Tensor) for each in value.values())
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Let Python not look for garbage for a while: many small things are made, nearly all of which stay."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def twin(model: M) -> M:

@@ -94,11 +94,11 @@ def _adapter() -> TypeAdapter[SlimmingPlan]:
 
 def model_digest(model: nn.Module) -> str:
     """Return a fingerprint of a model's structure: classes, names and shapes; not weights, dtype, device."""
-    lines = [
-        f"{name} {type(module).__qualname__}" for name, module in model.named_modules(remove_duplicate=False)
-    ]
-    lines += [f"{name} {tuple(one.shape)}" for name, one in model.named_parameters(remove_duplicate=False)]
-    lines += [f"{name} {tuple(one.shape)}" for name, one in model.named_buffers(remove_duplicate=False)]
+    lines = []
+    for path, module in model.named_modules(remove_duplicate=False):
+        tensors = {**module._parameters, **module._buffers}  # noqa: SLF001 (named_parameters takes five times as long)
+        shapes = (f"{name} {tuple(one.shape)}" for name, one in tensors.items() if one is not None)
+        lines.append(" ".join((path, type(module).__qualname__, *shapes)))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from small_graphs import chain, graph_of, joined, linear, residual, resnet20
 
 from pipeline.search import LayerShape, candidate_widths, table_shapes
-from pipeline.search.shapes import GONE, shape_at, width_grid
+from pipeline.search.shapes import GONE, shape_at, sized, width_grid
 
 
 @given(width=st.integers(1, 4096), divisions=st.integers(1, 16))
@@ -44,6 +46,12 @@ def test_a_layer_narrows_with_its_groups_and_a_depthwise_one_on_both_sides():
     assert (shapes["d"].in_width, shapes["d"].out_width, shapes["d"].groups) == (4, 4, 4)
     assert (shapes["b"].in_width, shapes["b"].out_width) == (4, 6)
     assert (shapes["head"].in_width, shapes["head"].out_width) == (24, 10)
+
+
+def test_a_grouped_layer_loses_groups_where_these_are_the_units():
+    grouped = replace(chain().layers[0], in_width=32, out_width=64, groups=8, in_groups=("a",), in_repeat=4)
+    whole = replace(grouped, whole_groups=True)
+    assert [sized(each, 16, None).groups for each in (grouped, whole)] == [8, 4]
 
 
 def test_fixed_channels_of_a_concatenation_stay():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from string import ascii_letters
 
 import numpy as np
 from torch import fx
@@ -53,11 +54,10 @@ def _along(
 @rule("aten.einsum.default")
 def einsum(flow: Flow, node: fx.Node, args: Arguments) -> Value | tuple[Value, ...]:
     """Every letter is one set of units; letters that the result lacks are summed over."""
-    equation = str(args["equation"]).replace(" ", "")
-    inputs, arrow, result = equation.partition("->")
-    terms = inputs.split(",")
-    if "." in equation or not arrow or any(len(set(term)) < len(term) for term in terms):
-        return refuse(flow, node, f"{describe(node)} with {equation!r} has no pruning rule")
+    ranks = [len(shape_of(source)) for source in args["tensors"]]
+    terms, result = _terms(str(args["equation"]).replace(" ", ""), ranks)
+    if any(len(set(term)) < len(term) for term in terms):
+        return refuse(flow, node, f"{describe(node)} with {args['equation']!r} has no pruning rule")
     found: dict[str, Ids | None] = {}
     activations: Counter[str] = Counter()
     for term, source in sorted(zip(terms, args["tensors"], strict=True), key=lambda p: flow.is_weight(p[1])):
@@ -73,6 +73,24 @@ def einsum(flow: Flow, node: fx.Node, args: Arguments) -> Value | tuple[Value, .
         if ids is not None and activations[letter] > 1:
             flow.heads.append(ids)
     return Value(shape_of(node), tuple(found[letter] for letter in result))
+
+
+def _terms(equation: str, ranks: list[int]) -> tuple[list[str], str]:
+    """Return every operand's letters and the result's, with letters of their own in the place of "..."."""
+    inputs, arrow, result = equation.partition("->")
+    terms = inputs.split(",")
+    spare = [letter for letter in ascii_letters if letter not in equation]
+    rest = [rank - len(term.replace("...", "")) for term, rank in zip(terms, ranks, strict=True)]
+    most = max((count for count, term in zip(rest, terms, strict=True) if "..." in term), default=0)
+    hidden = "".join(spare[:most])
+    if not arrow:  # letters that come once, in alphabetical order, as in the classical notation
+        once = sorted(letter for letter in set(inputs) - set(".,") if inputs.count(letter) == 1)
+        result = ("..." if most else "") + "".join(once)
+    shown = [
+        term.replace("...", hidden[most - count :] if count else "")
+        for term, count in zip(terms, rest, strict=True)
+    ]
+    return shown, result.replace("...", hidden)
 
 
 def _use_weight(

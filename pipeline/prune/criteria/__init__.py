@@ -50,7 +50,7 @@ def score(
     """
     if criterion not in CRITERIA:
         raise ModelError(f"unknown importance {criterion!r}", hint=f"known are {', '.join(sorted(CRITERIA))}")
-    if model_digest(model) != graph.model_digest:
+    if model is not graph.model and model_digest(model) != graph.model_digest:
         raise ModelError(f"the graph is of another model than this {type(model).__name__}", hint="trace it")
     chosen = CRITERIA[criterion]
     if chosen.needs_data and batches is None:
