@@ -41,13 +41,16 @@ def trace(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...]) -> Depe
     Raises:
         ModelError: the model cannot be copied, run on these inputs, or captured.
     """
-    with no_collection():
-        return _trace(model, example_inputs if isinstance(example_inputs, tuple) else (example_inputs,))
-
-
-def _trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> DependencyGraph:
+    inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     traced = twin(model).eval()
     program = export(traced, inputs)
+    with no_collection():
+        graph = _graph(traced, program, inputs)
+    _KNOWN.setdefault(model, WeakValueDictionary())[tuple(map(InputSpec.of, inputs))] = graph.capture
+    return graph
+
+
+def _graph(traced: nn.Module, program: ExportedProgram, inputs: tuple[Tensor, ...]) -> DependencyGraph:
     flow = propagate(program, traced)
     grouping = assemble(flow)
     nodes = list(program.graph.nodes)
@@ -57,7 +60,6 @@ def _trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> DependencyGraph:
     blocks = find_blocks(traced, flow, nodes, grouping.groups, layers, names)
     capture = _capture(program, flow, grouping)
     examples = tuple(lively(one) for one in inputs)
-    _KNOWN.setdefault(model, WeakValueDictionary())[tuple(map(InputSpec.of, inputs))] = capture
     return DependencyGraph(
         groups=grouping.groups,
         frozen=(*_inputs(program), *grouping.frozen),

@@ -32,10 +32,9 @@ def module_form(model: nn.Module, plan: SlimmingPlan) -> nn.Module:
         module = model.get_submodule(name)
         replaced[id(module)] = nn.Identity().train(module.training)
     smaller = copied(model, replaced)
-    tell_truth(smaller)
     for path, numbers in plan.attributes.items():
         _set(smaller.get_submodule(path), numbers)
-    tell_truth(smaller)  # once more: the widths of grouped layers follow their number of groups
+    tell_truth(smaller)  # after the numbers of groups: the widths of grouped layers follow them
     return smaller
 
 

@@ -62,7 +62,7 @@ def uniform_plan(
 def most_important(scores: Tensor, count: int) -> list[int]:
     """Return the `count` units with the highest scores, ascending; of equals the lower index."""
     order = torch.sort(scores, descending=True, stable=True).indices
-    return sorted(int(unit) for unit in order[:count])
+    return sorted(order[:count].tolist())
 
 
 def _scores(scores: Mapping[str, Tensor], group: str, width: int) -> Tensor:

@@ -254,3 +254,20 @@ def test_model_without_values_is_refused() -> None:
         model = Around(nn.Identity())
     with pytest.raises(ModelError, match=r"a.weight of Around is on the meta device"):
         trace(model, IMAGE)
+
+
+def test_a_unit_that_is_alone_along_a_dimension_stays() -> None:
+    class Gates(nn.Module):
+        """Every gate is sliced out and broadcast over all channels."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.gates, self.last = conv(3, 8), conv(3, 4), conv(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            body, gates = self.body(x), self.gates(x)
+            return self.last(body * gates[:, :1] + body * gates[:, 1:2] + gates[:, 2:].sum(1, keepdim=True))
+
+    graph = trace(Gates(), IMAGE)
+    assert {group.name: group.width for group in graph.groups} == {"body": 8, "gates": 2}
+    assert "picks one of it by number" in reasons(graph)["gates"]

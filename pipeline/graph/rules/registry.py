@@ -50,7 +50,16 @@ def apply(flow: Flow, node: fx.Node) -> Value | tuple[Value, ...]:
     found = RULES.get(str(node.target))
     if found is None:
         return refuse(flow, node, f"operator {describe(node)} has no pruning rule")
-    return found.propagate(flow, node, arguments(node))
+    value = found.propagate(flow, node, arguments(node))
+    return _never_empty(flow, node, value) if isinstance(value, Value) else value
+
+
+def _never_empty(flow: Flow, node: fx.Node, value: Value) -> Value:
+    """A unit that is alone along a dimension stays: what is left of the dimension is of use to all it meets."""
+    alone = [dim for dim, size in enumerate(value.shape) if size == 1 and value.dims[dim] is not None]
+    for dim in alone:
+        flow.units.freeze(value.dims[dim], f"{describe(node)} picks one of it by number")  # type: ignore[arg-type]
+    return Value(value.shape, tuple(None if dim in alone else ids for dim, ids in enumerate(value.dims)))
 
 
 def refuse(flow: Flow, node: fx.Node, reason: str) -> Value | tuple[Value, ...]:

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.prune.criteria.slices import sum_by_unit
+from pipeline.prune.criteria.slices import Sums, sum_by_unit
 
 if TYPE_CHECKING:
     from pipeline.graph.groups import DependencyGraph
@@ -31,27 +32,27 @@ class Magnitude:
         """Score by the weights alone; `batches` is not looked at."""
         del batches
         parameters = dict(model.named_parameters())
-        sums: dict[tuple[str, int], Tensor] = {}  # several groups may hold parts of one dimension
+        sums: dict[tuple[str, int], Sums] = {}  # several groups may hold parts of one dimension
         scores = {}
         for group in graph.groups:
-            total = torch.zeros(group.width, dtype=torch.float64)
+            total = np.zeros(group.width)
             for member in group.members:
                 if member.parameter in parameters:
                     place = (member.parameter, member.dim)
                     if place not in sums:
                         sums[place] = _powers(parameters[member.parameter].detach(), member.dim, self.order)
                     total += sum_by_unit(sums[place], member)
-            scores[group.name] = total ** (1 / self.order)
+            scores[group.name] = torch.from_numpy(total ** (1 / self.order))
         return scores
 
 
-def _powers(weights: Tensor, dim: int, order: int) -> Tensor:
-    """Return the sum of |w|^order over all other dimensions; shape (size of `dim`,), on the CPU."""
+def _powers(weights: Tensor, dim: int, order: int) -> Sums:
+    """Return the sum of |w|^order over all other dimensions; shape (size of `dim`,)."""
     others = [other for other in range(weights.ndim) if other != dim]
     if not others:
-        return weights.abs().double().cpu() ** order
+        return np.asarray(weights.abs().double().cpu().numpy() ** order)
     norms: Tensor = torch.linalg.vector_norm(weights, order, others, dtype=_wide(weights))
-    return norms.double().cpu() ** order
+    return np.asarray(norms.double().cpu().numpy() ** order)
 
 
 def _wide(weights: Tensor) -> torch.dtype:

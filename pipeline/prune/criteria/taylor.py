@@ -91,6 +91,8 @@ def _changes(graph: DependencyGraph, products: dict[str, Tensor]) -> dict[str, T
         total = torch.zeros(group.width, dtype=torch.float64)
         for member in group.members:
             if member.role == "in":
-                total += sum_by_unit(along_member(products[member.parameter], member), member)
+                total += torch.from_numpy(
+                    sum_by_unit(along_member(products[member.parameter], member), member)
+                )
         changes[group.name] = total
     return changes
