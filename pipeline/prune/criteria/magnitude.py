@@ -48,12 +48,9 @@ class Magnitude:
 
 def _powers(weights: Tensor, dim: int, order: int) -> Sums:
     """Return the sum of |w|^order over all other dimensions; shape (size of `dim`,)."""
-    others = [other for other in range(weights.ndim) if other != dim]
-    if not others:
-        return np.asarray(weights.abs().double().cpu().numpy() ** order)
-    norms: Tensor = torch.linalg.vector_norm(weights, order, others, dtype=_wide(weights))
-    return np.asarray(norms.double().cpu().numpy() ** order)
-
-
-def _wide(weights: Tensor) -> torch.dtype:
-    return torch.float64 if weights.dtype == torch.float64 else torch.float32
+    sizes = weights.abs() if weights.dtype in {torch.float32, torch.float64} else weights.abs().float()
+    powers = sizes if order == 1 else sizes**order
+    if dim:  # in two steps: this is several times as fast as all at once
+        powers = powers.sum(list(range(dim)))
+    rest = powers.sum(list(range(1, powers.ndim))) if powers.ndim > 1 else powers
+    return np.asarray(rest.double().cpu().numpy())
