@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import fx, nn
 
-from pipeline.graph.flow import Flow
+from pipeline.graph.flow import Flow, modules_of
 from pipeline.graph.groups import Block, ComputeLayer, LiveSet, PruningGroup
 from pipeline.prune.plan import is_constant, is_within
 
@@ -81,11 +81,6 @@ def mark_steps(
         for node in nodes
     }
     return tuple(replace(step, only_with=found[step.step]) for step in steps)
-
-
-def modules_of(node: fx.Node) -> list[str]:
-    """Return the paths of the modules whose code runs a node, the outermost first, without the model itself."""
-    return [path for path, _ in node.meta.get("nn_module_stack", {}).values() if path]
 
 
 # --- borders ---

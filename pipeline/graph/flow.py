@@ -16,6 +16,17 @@ from torch import fx
 from pipeline.graph.units import Ids, Units
 
 Role = Literal["out", "in", "along"]
+_COPIES = {
+    "lift_fresh_copy",
+    "lift_fresh",
+    "detach",
+    "detach_",
+    "alias",
+    "clone",
+    "contiguous",
+    "to",
+    "_to_copy",
+}
 
 
 @dataclass(frozen=True)
@@ -142,9 +153,9 @@ class Flow:
             return None
         return self.parameters.get(node.name)
 
-    def constant(self, node: object) -> torch.Tensor | None:
-        """Return the value of a buffer or constant; `None` for parameters and computed tensors."""
-        return self.tensors.get(node.name) if isinstance(node, fx.Node) else None
+    def constant(self, node: fx.Node) -> torch.Tensor | None:
+        """Return the value of a buffer or constant, or of a copy of one; `None` for parameters and results."""
+        return self.tensors.get(origin(node).name)
 
     def claim(self, user: fx.Node, node: fx.Node | None, dim: int, ids: Ids | None, role: Role) -> None:
         """Say that a dimension of an operand of `user` must have the units `ids` (`None`: its full size).
@@ -197,10 +208,26 @@ def layer_name(parameter: str) -> str:
     return owner if leaf in {"weight", "bias"} and owner else parameter
 
 
+def operator_name(node: fx.Node) -> str:
+    """Return "view" for aten.view.default, "" for what is no ATen operator."""
+    return str(getattr(getattr(node.target, "overloadpacket", None), "__name__", ""))
+
+
+def origin(node: fx.Node) -> fx.Node:
+    """Return the node that a copy was made of, itself for anything else."""
+    while operator_name(node) in _COPIES:
+        node = node.all_input_nodes[0]
+    return node
+
+
+def modules_of(node: fx.Node) -> list[str]:
+    """Return the paths of the modules whose code runs a node, the outermost first, without the model itself."""
+    return [path for path, _ in node.meta.get("nn_module_stack", {}).values() if path]
+
+
 def describe_place(node: fx.Node) -> str:
-    """Return the module whose code runs a node, "" for the model itself."""
-    stack = list(node.meta.get("nn_module_stack", {}).values())
-    return str(stack[-1][0]) if stack else ""
+    """Return the module whose own code runs a node, "" for the model itself."""
+    return str(next(reversed(modules_of(node)), ""))
 
 
 def describe(node: fx.Node) -> str:

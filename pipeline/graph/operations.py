@@ -9,7 +9,7 @@ from typing import Any
 from torch import fx
 
 from pipeline.graph.capture import Capture
-from pipeline.graph.flow import describe_place, layer_name, shape_of
+from pipeline.graph.flow import describe_place, layer_name, operator_name, shape_of
 from pipeline.graph.rules.registry import arguments
 
 _PRODUCTS = {"mm", "bmm", "matmul", "mv", "addmm", "baddbmm"}
@@ -36,7 +36,7 @@ def operations(capture: Capture) -> tuple[Operation, ...]:
     batch = _batch(capture)
     found = []
     for node in capture.program.graph.nodes:
-        name = getattr(getattr(node.target, "overloadpacket", None), "__name__", "")
+        name = operator_name(node)
         macs = _macs(node, name) if node.op == "call_function" else 0
         if macs:
             source = node.all_input_nodes[0]
@@ -79,7 +79,7 @@ def _weight_name(node: fx.Node, capture: Capture) -> str | None:
         name = capture.parameters.get(source.name)
         if name is not None and len(shape_of(source)) > 1:
             owner = name.rpartition(".")[0]
-            return owner if owner and str(node.target).split(".")[1] in _RECURRENT else layer_name(name)
+            return owner if owner and operator_name(node) in _RECURRENT else layer_name(name)
     return None
 
 

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from pipeline.errors import ModelError
 from pipeline.graph.capture import Capture
 from pipeline.graph.export import export
+from pipeline.graph.rules.registry import given_arguments
 from pipeline.prune.copies import twin
 
 Follows = bool | list[bool]  # for an argument that is a number, for one that is a list
@@ -75,25 +76,16 @@ def _may_follow(node: fx.Node) -> bool:
         return node.op == "get_attr"
     if not hasattr(node.target, "_schema") or any(part in str(node.target) for part in _OVER_SPACE):
         return False
-    given = {name: value for name, value in arguments_given(node).items() if name not in _NEVER}
+    given = {name: value for name, value in given_arguments(node).items() if name not in _NEVER}
     return any(type(leaf) is int for leaf in pytree.tree_leaves(given))
-
-
-def arguments_given(node: fx.Node) -> dict[str, Any]:
-    """Return the arguments that a node was called with, by their names in the operator's schema."""
-    schema = getattr(node.target, "_schema", None)
-    if schema is None:
-        return {"args": node.args, **node.kwargs}
-    names = [argument.name for argument in schema.arguments]
-    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
 
 
 def _compared(first: ExportedProgram, second: ExportedProgram, batch: int, other: int) -> BatchSizes | None:
     found: dict[str, dict[str, Follows]] = {}
     pairs = _pairs(first.graph_module, second.graph_module)
     for mine, its in pairs or ():
-        theirs = arguments_given(its)
-        for name, value in arguments_given(mine).items():
+        theirs = given_arguments(its)
+        for name, value in given_arguments(mine).items():
             follows = _follows(value, theirs.get(name), batch, other)
             if follows is None:
                 return None

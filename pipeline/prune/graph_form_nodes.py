@@ -13,9 +13,9 @@ from torch.utils import _pytree as pytree
 
 from pipeline.errors import ModelError
 from pipeline.graph.capture import Capture
-from pipeline.graph.flow import describe_place
-from pipeline.graph.rules.registry import arguments
-from pipeline.prune.graph_form_batch import BatchSizes, arguments_given
+from pipeline.graph.flow import describe_place, modules_of, operator_name
+from pipeline.graph.rules.registry import arguments, given_arguments
+from pipeline.prune.graph_form_batch import BatchSizes
 from pipeline.prune.graph_form_weights import constant_attribute
 from pipeline.prune.mends_base import Mend
 from pipeline.prune.plan import is_constant, is_within
@@ -58,7 +58,7 @@ class GraphWriter:
         self._skips = dict(_ends(nodes, name, self._parameters) for name in self._dropped)
         self._place_inputs([node for node in nodes if node.op == "placeholder"])
         for node in nodes:
-            if node.op == "call_function" and not self._dropped.isdisjoint(_modules_of(node)):
+            if node.op == "call_function" and not self._dropped.isdisjoint(modules_of(node)):
                 continue
             if node.op == "call_function":
                 self._copies[node] = self._call(node)
@@ -109,7 +109,7 @@ class GraphWriter:
             return self._graph.call_function(target, *self._mapped((node.args, node.kwargs)))
         if changes and changes[0].target is not None:
             return self._substitute(node, changes[0])
-        name, given = _operator(node), arguments_given(node)
+        name, given = operator_name(node), given_arguments(node)
         if name == "_assert_tensor_metadata":
             return None
         if name == "to" and _is_idle(node):
@@ -199,10 +199,6 @@ def _plain(given: Any) -> Any:
     return {key: _plain(value) for key, value in given.items()} if isinstance(given, dict) else given
 
 
-def _operator(node: fx.Node) -> str:
-    return str(node.target).split(".")[1]
-
-
 def _by_position(node: fx.Node, given: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return arguments by position up to the first that is missing, then by name."""
     leading = []
@@ -223,13 +219,9 @@ def _is_idle(node: fx.Node) -> bool:
 # --- dropped modules ---
 
 
-def _modules_of(node: fx.Node) -> list[str]:
-    return [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
-
-
 def _ends(nodes: Sequence[fx.Node], name: str, parameters: Mapping[str, str]) -> tuple[fx.Node, fx.Node]:
     """Return the one tensor that a module gives and the one of that shape that it takes."""
-    inside = {node for node in nodes if name in _modules_of(node)}
+    inside = {node for node in nodes if name in modules_of(node)}
     made = [node for node in nodes if node in inside and any(user not in inside for user in node.users)]
     sources = {source: None for node in nodes if node in inside for source in node.all_input_nodes}
     given = [

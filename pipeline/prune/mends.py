@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from torch import fx
 
 from pipeline.graph.capture import Alive, Capture
+from pipeline.graph.flow import operator_name
 from pipeline.graph.rules.registry import arguments
 from pipeline.prune import mends_picks, mends_sizes
 from pipeline.prune.mends_base import MENDERS, Mend, Shrunk
@@ -33,7 +34,7 @@ def mends(capture: Capture, alive: Alive) -> list[Mend]:
             smaller.add(node)
         if has_numbers(node):
             if node in smaller or not smaller.isdisjoint(node.all_input_nodes):
-                found += MENDERS[_operator(node)](shrunk, node, arguments(node))
+                found += MENDERS[operator_name(node)](shrunk, node, arguments(node))
         elif node.op == "placeholder" and node in smaller and node.users:
             found += _constant(shrunk, node, capture.parameters.get(node.name))
     return found
@@ -41,12 +42,7 @@ def mends(capture: Capture, alive: Alive) -> list[Mend]:
 
 def has_numbers(node: fx.Node) -> bool:
     """Tell whether a node calls an operator with sizes, parts, positions or the like among its arguments."""
-    return node.op == "call_function" and _operator(node) in MENDERS
-
-
-def _operator(node: fx.Node) -> str:
-    """Return "view" for aten.view.default, "" for what is no ATen operator."""
-    return str(getattr(getattr(node.target, "overloadpacket", None), "__name__", ""))
+    return node.op == "call_function" and operator_name(node) in MENDERS
 
 
 def _constant(shrunk: Shrunk, node: fx.Node, name: str | None) -> Iterator[Mend]:

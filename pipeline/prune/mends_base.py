@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from pipeline.errors import ModelError
 from pipeline.graph.capture import Alive, Capture, Mask
-from pipeline.graph.flow import Value, describe
+from pipeline.graph.flow import Value, describe, origin
 
 Positions = npt.NDArray[np.int64]
 Substitute = Literal["split_with_sizes", "index_select", "index_copy", "squeeze"]
@@ -59,8 +59,8 @@ class Shrunk:
         return self.values(node)[0]
 
     def constant(self, node: fx.Node) -> Tensor | None:
-        """Return what a buffer or constant of the graph holds."""
-        return self._tensors.get(node.name)
+        """Return what a buffer or constant of the graph, or a copy of one, holds."""
+        return self._tensors.get(origin(node).name)
 
     def mask(self, value: Value, dim: int) -> Mask:
         """Return which entries along a dimension stay."""

@@ -8,8 +8,9 @@ from itertools import accumulate, product
 from typing import Any
 
 import numpy as np
-from torch import Tensor, fx
+from torch import fx
 
+from pipeline.graph.flow import operator_name
 from pipeline.prune.mends_base import Mend, Shrunk, changed, mender, renumbered, stuck
 
 Arguments = dict[str, Any]
@@ -18,17 +19,6 @@ _VIEWS = {
     "reshape", "select", "slice", "split", "split_with_sizes", "squeeze", "swapaxes", "t", "transpose", "unbind",
     "unflatten", "unsqueeze", "view", "getitem",
 }  # fmt: skip
-_COPIES = {
-    "lift_fresh_copy",
-    "lift_fresh",
-    "detach",
-    "detach_",
-    "alias",
-    "clone",
-    "contiguous",
-    "to",
-    "_to_copy",
-}
 
 
 @mender("chunk unsafe_chunk")
@@ -133,7 +123,7 @@ def _as_slice(kept: Sequence[int], left: int, given: slice) -> slice | None:
 def _is_written(node: fx.Node) -> bool:
     """Tell whether a tensor, or a view of it, is changed in place."""
     for user in node.users:
-        name = str(getattr(getattr(user.target, "overloadpacket", user.target), "__name__", ""))
+        name = operator_name(user) or str(getattr(user.target, "__name__", ""))
         schema = getattr(user.target, "_schema", None)
         if schema is not None and schema.is_mutable and user.args and user.args[0] is node:
             return True
@@ -179,19 +169,12 @@ def _index(shrunk: Shrunk, node: fx.Node, args: Arguments) -> Iterator[Mend]:
     for dim, index in enumerate(given):
         if index is None or shrunk.size(source, dim) == source.shape[dim]:
             continue
-        known = _known(shrunk, index)
+        known = shrunk.constant(index)
         if known is None or known.ndim > 1:
             raise stuck(node, "picks positions that are not known")
         positions = known.detach().cpu().numpy().reshape(-1) % source.shape[dim]
         kept = renumbered(shrunk.mask(source, dim), positions)
         yield Mend(node.name, "index", positions.tolist(), kept, "index_select", dim)
-
-
-def _known(shrunk: Shrunk, node: fx.Node) -> Tensor | None:
-    """Return what a tensor of the model holds that may have been copied since."""
-    while str(node.target).split(".")[1:2] and str(node.target).split(".")[1] in _COPIES:
-        node = node.all_input_nodes[0]
-    return shrunk.constant(node)
 
 
 @mender("roll")

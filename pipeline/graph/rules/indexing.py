@@ -13,7 +13,6 @@ from pipeline.graph.rules.elementwise import overloads
 from pipeline.graph.rules.registry import Arguments, refuse, rule
 from pipeline.graph.units import Ids
 
-_COPIES = {"lift_fresh_copy", "detach", "detach_", "alias", "clone", "contiguous", "to", "_to_copy"}
 _BY_NUMBER = "picks some of it by number"
 
 
@@ -103,20 +102,13 @@ def _picked(flow: Flow, node: fx.Node, ids: Ids | None, places: fx.Node) -> Ids 
     if ids is None:
         dims = flow.value(places).dims
         return dims[0] if dims else None
-    known = _constant(flow, places)
+    known = flow.constant(places)
     if known is None:
         freeze_dims(flow, node, [ids, *flow.value(places).dims], _BY_NUMBER)
         return None
     picked = ids[known.detach().cpu().numpy().reshape(-1)]
     flow.claim(node, places, 0, picked, "along")
     return some(picked)
-
-
-def _constant(flow: Flow, node: fx.Node) -> torch.Tensor | None:
-    """Return the value of a constant that may have been copied since."""
-    while str(node.target).split(".")[1:2] and str(node.target).split(".")[1] in _COPIES:
-        node = node.all_input_nodes[0]
-    return flow.constant(node)
 
 
 def _indexed_dims(

@@ -79,13 +79,14 @@ def freeze_all(flow: Flow, node: fx.Node, reason: str) -> None:
 def arguments(node: fx.Node) -> Arguments:
     """Return a node's arguments by their names in the operator's schema, defaults included."""
     schema = getattr(node.target, "_schema", None)
-    if schema is None:
-        return {"args": node.args, **node.kwargs}
-    return {argument.name: argument.default_value for argument in schema.arguments} | given_arguments(node)
+    defaults = {} if schema is None else {each.name: each.default_value for each in schema.arguments}
+    return {**defaults, **given_arguments(node)}
 
 
 def given_arguments(node: fx.Node) -> Arguments:
     """Return the same without those that are left at their defaults."""
     schema = getattr(node.target, "_schema", None)
-    names = [argument.name for argument in schema.arguments] if schema is not None else []
+    if schema is None:
+        return {"args": node.args, **node.kwargs}
+    names = [argument.name for argument in schema.arguments]
     return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
