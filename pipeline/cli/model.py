@@ -215,7 +215,7 @@ def _plan(
 
     plan = uniform_plan(graph, keep, importance, multiple_of, ignore)
     if drop:
-        plan = graph.plan({name: units for name, units in plan.keep.items() if units}, drop)
+        plan = graph.plan(plan.left, drop)
     if connections is None:
         return plan
     if ":" in connections:

@@ -11,7 +11,7 @@ from torch import fx, nn
 from torch.nn.modules.conv import _ConvNd
 
 from pipeline.graph.capture import Capture
-from pipeline.graph.flow import Value
+from pipeline.graph.flow import Value, describe_place, operator_name
 from pipeline.graph.rules.registry import arguments
 from pipeline.prune.mends import Mend, has_numbers
 from pipeline.prune.plan import Number, is_constant
@@ -32,22 +32,22 @@ def mended_attributes(
 ) -> dict[str, dict[str, Number]]:
     """Return the attributes that should change, by module: a proposal to be proved by running the model.
 
-    An integer attribute (or one in a list) is taken to be the source of a number in the graph where both are
-    equal and the number is used by the module's own code.
+    An integer attribute (or one in a list) of a module of the user's is taken to be the source of a number in the
+    graph where both are equal and the number is used by the module's own code.
     """
     nodes = {node.name: node for node in capture.program.graph.nodes}
     found: dict[str, dict[int, set[int]]] = {}
     attributes: dict[str, dict[str, Number]] = {}
     modules = dict(model.named_modules())
     for change in changes:
-        path = place_of(nodes[change.node])
+        path = describe_place(nodes[change.node])
         module = modules.get(path)
         if module is None:
             continue
-        if isinstance(module, _ConvNd | nn.GroupNorm) and _is_explained(change, module):
+        if isinstance(module, _ConvNd | nn.GroupNorm) and _is_explained(change.argument, module):
             attributes.setdefault(path, {})[change.argument] = change.after
             continue
-        if not _is_explained(change, module):
+        if not type(module).__module__.startswith("torch.nn."):  # these tell what their parameters say
             for before, after in _pairs(change.before, change.after):
                 found.setdefault(path, {}).setdefault(before, set()).add(after)
     for path, numbers in found.items():
@@ -65,17 +65,15 @@ def is_certain(model: nn.Module, capture: Capture) -> bool:
     layers, tensors that it makes, and factors that look like a width or its root.
     """
     modules = dict(model.named_modules())
-    kinds = tuple(kind for kind, _ in _EXPLAINED)
     nodes = list(capture.program.graph.nodes)
     if any(is_constant(name) for name in capture.parameters.values()):
         return False
     for node in nodes:
-        if (
-            has_numbers(node)
-            and not isinstance(modules.get(place_of(node)), kinds)
-            and not _is_aside(node, capture)
-        ):
-            return False
+        if has_numbers(node):
+            layer = modules.get(describe_place(node))
+            explained = any(_is_explained(argument, layer) for argument in arguments(node))
+            if not explained and not _is_aside(node, capture):
+                return False
     widths = _widths(capture)
     suspects = np.concatenate([widths, 1 / widths, np.sqrt(widths), 1 / np.sqrt(widths)])
     return not any(
@@ -85,7 +83,7 @@ def is_certain(model: nn.Module, capture: Capture) -> bool:
 
 def _is_aside(node: fx.Node, capture: Capture) -> bool:
     """Tell whether a node's numbers cannot have to do with widths: parts of space, sizes of one or worked out."""
-    name, args = str(node.target).split(".")[1], arguments(node)
+    name, args = operator_name(node), arguments(node)
     if name in {"view", "reshape"}:
         batch = node.all_input_nodes[0].meta["val"].shape[:1]
         sizes = list(args["shape" if "shape" in args else "size"])
@@ -107,14 +105,8 @@ def _amounts(pad: Sequence[int], back: int) -> Sequence[int]:
     return pad[2 * back : 2 * back + 2]
 
 
-def place_of(node: fx.Node) -> str:
-    """Return the module whose own code runs a node."""
-    stack = list(node.meta.get("nn_module_stack", {}).values())
-    return str(stack[-1][0]) if stack else ""
-
-
-def _is_explained(change: Mend, module: nn.Module | None) -> bool:
-    return any(isinstance(module, kind) and change.argument == name for kind, name in _EXPLAINED)
+def _is_explained(argument: str, module: nn.Module | None) -> bool:
+    return any(isinstance(module, kind) and argument == name for kind, name in _EXPLAINED)
 
 
 def _widths(capture: Capture) -> npt.NDArray[np.float64]:

@@ -1,11 +1,11 @@
-"""Copies of a model: whole ones, and twins that share its tensors."""
+"""Copies: of a model, whole or sharing its tensors, and of what is left of a tensor."""
 
 from __future__ import annotations
 
 import copy
 import gc
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -94,6 +94,19 @@ def no_collection() -> Iterator[None]:
             gc.enable()
 
 
+def sliced(tensor: Tensor, dims: Mapping[int, Sequence[int]]) -> Tensor:
+    """Return a copy of the entries of a tensor that are kept along each of these dimensions; a parameter stays one."""
+    data = tensor.detach()
+    for dim, kept in dims.items():
+        data = data.index_select(dim, torch.as_tensor(kept, device=data.device))
+    data = data if dims else data.clone()
+    if not isinstance(tensor, nn.Parameter):
+        return data
+    parameter = nn.Parameter(data, requires_grad=tensor.requires_grad)
+    parameter.__dict__.update(tensor.__dict__)
+    return parameter
+
+
 def twin(model: M) -> M:
     """Return a copy of a model's modules that shares its parameters and buffers.
 
@@ -105,10 +118,22 @@ def twin(model: M) -> M:
 
 def _computed(model: nn.Module) -> dict[int, Tensor]:
     """Return weights that hooks of `torch.nn.utils` computed (and compute anew before each run), without history."""
-    found = {}
+    weights = (getattr(module, hook.name) for module, hook in _weight_hooks(model))
+    return {id(weight): weight.detach() for weight in weights}
+
+
+def recompute_weights(model: nn.Module) -> None:
+    """Compute such weights anew, from what their parameters are now."""
+    with torch.no_grad():
+        for module, hook in _weight_hooks(model):
+            given = (
+                (module,) if isinstance(hook, WeightNorm) else (module, False)
+            )  # no step of power iteration
+            setattr(module, hook.name, hook.compute_weight(*given))
+
+
+def _weight_hooks(model: nn.Module) -> Iterator[tuple[nn.Module, Any]]:
     for module in model.modules():
         for hook in module._forward_pre_hooks.values():  # noqa: SLF001 (there is no other way to see them)
             if isinstance(hook, WeightNorm | SpectralNorm):
-                weight = getattr(module, hook.name)
-                found[id(weight)] = weight.detach()
-    return found
+                yield module, hook

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from pipeline.errors import ModelError
 from pipeline.prune.attributes import is_certain, mended_attributes
 from pipeline.prune.graph_form import graph_form
 from pipeline.prune.mends import mends
@@ -17,7 +18,6 @@ from pipeline.prune.module_form import module_form
 from pipeline.prune.plan import is_within
 
 if TYPE_CHECKING:
-    from pipeline.graph.capture import Alive
     from pipeline.graph.groups import DependencyGraph
     from pipeline.prune.plan import SlimmingPlan
 
@@ -31,8 +31,11 @@ def with_form(graph: DependencyGraph, plan: SlimmingPlan) -> SlimmingPlan:
 
     Only where the graph has numbers that no known layer explains is anything run: the slimmed module must then
     give what the slimmed graph gives.
+
+    Raises:
+        ModelError: the model cannot run on what the plan leaves.
     """
-    alive = alive_under(graph, plan)
+    alive = graph.capture.alive(plan.left)
     changes = mends(graph.capture, alive)
     numbers = mended_attributes(graph.model, graph.capture, changes)
     gone = [path for path in numbers if any(is_within(path, block) for block in plan.dropped)]
@@ -40,27 +43,37 @@ def with_form(graph: DependencyGraph, plan: SlimmingPlan) -> SlimmingPlan:
     if not plan.dropped and is_certain(graph.model, graph.capture):
         return plan
     can_be = not any(change.argument == "scale" for change in changes)  # a default that no attribute holds
-    return plan if can_be and _agree(graph, plan, alive) else replace(plan, attributes={}, form="graph")
-
-
-def alive_under(graph: DependencyGraph, plan: SlimmingPlan) -> Alive:
-    """Return what stays of every tensor; dropped blocks count as whole, they are left out altogether."""
-    return graph.capture.alive({name: kept for name, kept in plan.keep.items() if kept})
-
-
-def _agree(graph: DependencyGraph, plan: SlimmingPlan, alive: Alive) -> bool:
-    """Run both forms: in the model's own precision first, where they are mostly equal to the last bit."""
     whole = graph_form(graph.model, graph.capture, alive, plan.dropped, any_batch=False)
-    module = module_form(graph.model, plan)
-    for form in (whole, module):
-        _stir(form)
-    expected = outputs_of(whole, graph.examples)
+    _stir(whole)
+    expected = _run(whole, graph)
+    return (
+        plan
+        if can_be and _agree(graph, plan, whole, expected)
+        else replace(plan, attributes={}, form="graph")
+    )
+
+
+def _run(whole: nn.Module, graph: DependencyGraph) -> list[Tensor]:
     try:
-        if all(map(torch.equal, outputs_of(module, graph.examples), expected)):
+        return outputs_of(whole, graph.examples)
+    except Exception as error:
+        raise ModelError(
+            f"{type(graph.model).__name__} cannot run on what the plan leaves: {error}",
+            hint="a part of the channels that is used on its own may have been left without any; keep some of each",
+        ) from error
+
+
+def _agree(graph: DependencyGraph, plan: SlimmingPlan, whole: nn.Module, expected: list[Tensor]) -> bool:
+    """Run the module form, too: in the model's own precision first, where both are mostly equal to the last bit."""
+    module = module_form(graph.model, plan)
+    _stir(module)
+    try:
+        found = outputs_of(module, graph.examples)
+        if len(found) == len(expected) and all(map(torch.equal, found, expected)):
             return True
         exact = [one.double() if one.is_floating_point() else one for one in graph.examples]
-        found = outputs_of(module.double(), exact)
-        return all(map(_is_close, found, outputs_of(whole.double(), exact)))
+        pairs = zip(outputs_of(module.double(), exact), outputs_of(whole.double(), exact), strict=True)
+        return all(_is_close(*pair) for pair in pairs)
     except Exception:  # noqa: BLE001 (the user's forward may raise anything at widths it does not expect)
         return False
 

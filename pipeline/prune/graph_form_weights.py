@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from pipeline.graph.capture import Alive, Capture
 from pipeline.graph.flow import Value
+from pipeline.prune.copies import sliced
 from pipeline.prune.plan import is_constant, is_within
+
+T = TypeVar("T", bound=Tensor)
 
 
 def give_weights(
@@ -32,13 +35,13 @@ def give_weights(
         if path:
             root.get_submodule(parent).add_module(leaf, holder)
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
-            holder.register_parameter(name, slices.parameter(parameter))
+            holder.register_parameter(name, slices.of(parameter))
         for name, buffer in module.named_buffers(recurse=False, remove_duplicate=False):
             full = f"{path}.{name}" if path else name
-            holder.register_buffer(name, slices.buffer(buffer), persistent=full in stored)
+            holder.register_buffer(name, slices.of(buffer), persistent=full in stored)
     for place, name in capture.parameters.items():
         if is_constant(name):
-            data = sliced(capture.tensors[place], capture.values[place], alive)
+            data = sliced(capture.tensors[place], _kept(capture.values[place], alive))
             root.register_buffer(constant_attribute(place), data, persistent=False)
 
 
@@ -58,27 +61,15 @@ class _Slices:
         named = {name: capture.values[place] for place, name in capture.parameters.items()}
         self._values = {id(tensor): named[name] for name, tensor in tensors.items() if name in named}
         self._alive = alive
-        self._parameters: dict[int, nn.Parameter] = {}
-        self._buffers: dict[int, Tensor] = {}
+        self._made: dict[int, Tensor] = {}
 
-    def parameter(self, parameter: nn.Parameter) -> nn.Parameter:
-        if id(parameter) not in self._parameters:
-            data = sliced(parameter, self._values.get(id(parameter)), self._alive)
-            made = nn.Parameter(data, requires_grad=parameter.requires_grad)
-            made.__dict__.update(parameter.__dict__)
-            self._parameters[id(parameter)] = made
-        return self._parameters[id(parameter)]
-
-    def buffer(self, buffer: Tensor) -> Tensor:
-        if id(buffer) not in self._buffers:
-            self._buffers[id(buffer)] = sliced(buffer, self._values.get(id(buffer)), self._alive)
-        return self._buffers[id(buffer)]
+    def of(self, tensor: T) -> T:
+        if id(tensor) not in self._made:
+            self._made[id(tensor)] = sliced(tensor, _kept(self._values.get(id(tensor)), self._alive))
+        return self._made[id(tensor)]  # type: ignore[return-value]
 
 
-def sliced(tensor: Tensor, value: Value | tuple[Value, ...] | None, alive: Alive) -> Tensor:
-    """Return a copy of the entries of a tensor that stay; all of it where nothing is known."""
-    data = tensor.detach()
-    for dim, mask in enumerate(alive.masks(value) if isinstance(value, Value) else ()):
-        if not mask.all():
-            data = data.index_select(dim, torch.from_numpy(mask.nonzero()[0]).to(data.device))
-    return data.clone() if data.data_ptr() == tensor.data_ptr() else data
+def _kept(value: Value | tuple[Value, ...] | None, alive: Alive) -> dict[int, Sequence[int]]:
+    """Return the entries that stay along each dimension that loses some; nothing where nothing is known."""
+    masks = enumerate(alive.masks(value) if isinstance(value, Value) else ())
+    return {dim: mask.nonzero()[0].tolist() for dim, mask in masks if not mask.all()}

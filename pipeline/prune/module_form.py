@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from pipeline.prune.copies import copied
+from pipeline.prune.copies import copied, recompute_weights, sliced
 from pipeline.prune.plan import Number, SlimmingPlan
 from pipeline.prune.truth import tell_truth
 
@@ -34,20 +33,9 @@ def module_form(model: nn.Module, plan: SlimmingPlan) -> nn.Module:
     smaller = copied(model, replaced)
     for path, numbers in plan.attributes.items():
         _set(smaller.get_submodule(path), numbers)
+    recompute_weights(smaller)
     tell_truth(smaller)  # after the numbers of groups: the widths of grouped layers follow them
     return smaller
-
-
-def sliced(tensor: Tensor, dims: Mapping[int, Sequence[int]]) -> Tensor:
-    """Return the kept entries of a tensor along each of these dimensions; a parameter stays one."""
-    data = tensor.detach()
-    for dim, kept in dims.items():
-        data = data.index_select(dim, torch.tensor(kept, device=data.device))
-    if not isinstance(tensor, nn.Parameter):
-        return data
-    parameter = nn.Parameter(data, requires_grad=tensor.requires_grad)
-    parameter.__dict__.update(tensor.__dict__)
-    return parameter
 
 
 def _set(module: nn.Module, numbers: Mapping[str, int | list[int]]) -> None:

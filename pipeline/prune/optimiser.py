@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pipeline.errors import ModelError
-from pipeline.prune.module_form import sliced
+from pipeline.prune.copies import sliced
 from pipeline.prune.plan import SlimmingPlan
 
 O = TypeVar("O", bound=Optimizer)  # noqa: E741
@@ -70,7 +70,7 @@ def _sliced_state(values: dict[str, Any], parameter: Tensor, name: str, plan: Sl
 def _sliced_value(value: Tensor, parameter: Tensor, dims: dict[int, tuple[int, ...]]) -> Tensor:
     if value.shape != parameter.shape or value.ndim == 0:
         return value.detach().clone()
-    return sliced(value, dims) if dims else value.detach().clone()
+    return sliced(value, dims)
 
 
 def _check(smaller: Tensor, parameter: Tensor, name: str, plan: SlimmingPlan) -> None:

@@ -66,6 +66,11 @@ class SlimmingPlan:
     inputs: tuple[InputSpec, ...] = ()
     connections: dict[str, Connections] = field(default_factory=dict)
 
+    @property
+    def left(self) -> dict[str, tuple[int, ...]]:
+        """The kept units of the groups that keep some; those of dropped blocks are left out with their block."""
+        return {name: units for name, units in self.keep.items() if units}
+
     def to_json(self) -> str:
         """Return the plan as JSON text."""
         return _adapter().dump_json(self).decode()

@@ -44,8 +44,7 @@ def _as_graph(model: nn.Module, plan: SlimmingPlan) -> nn.Module:
     from pipeline.graph.trace import captured  # imports this package
 
     capture = captured(model, plan.inputs)
-    alive = capture.alive({name: kept for name, kept in plan.keep.items() if kept})
-    return graph_form(model, capture, alive, plan.dropped)
+    return graph_form(model, capture, capture.alive(plan.left), plan.dropped)
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
