@@ -46,7 +46,7 @@ def main() -> None:
     print(
         "| optimiser | whole | slimmed, untrained | trained on, state remapped | trained on, fresh optimiser |"
     )
-    print("|---|---:|---:|---:|---:|")
+    print("|---|---:|---:|---:|---:|---:|")
     for name, make in OPTIMISERS.items():
         model = task.build_model()
         optimiser = make(model)
@@ -67,6 +67,11 @@ def main() -> None:
             + " | ".join(f"{each:.1f} %" for each in after)
             + " |"
         )
+
+
+def count(model: nn.Module) -> int:
+    """Return the number of a model's parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def train(model: nn.Module, optimiser: Optimizer, task: Task, split: Split, steps: range) -> None:

@@ -2,21 +2,22 @@
 
     python tests/bench/growth.py [--layers 10 30 100 300 1000]
 
-Prints a markdown table; `torch.export`'s own time is kept apart. Growth is linear where the last column stays
-the same from row to row.
+Prints a markdown table of processor seconds of one thread; `torch.export`'s own time is kept apart. Growth is linear
+where the last column stays the same from row to row.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
-from typing import Any
 
 import torch
+from export_clock import ExportClock
 from torch import Tensor, nn
 
 from pipeline import slim, trace, uniform_plan
+
+CLOCK = ExportClock()
 
 
 class Block(nn.Module):
@@ -38,34 +39,13 @@ def stack(layers: int, width: int = 16) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, width, 3, padding=1), *blocks, nn.Conv2d(width, 10, 1)).eval()
 
 
-class ExportClock:
-    """Adds up the time spent in `torch.export.export`."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._export: Callable[..., Any] = torch.export.export
-
-    def __enter__(self) -> ExportClock:
-        torch.export.export = self._timed  # type: ignore[assignment]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        torch.export.export = self._export
-
-    def _timed(self, *args: Any, **kwargs: Any) -> Any:
-        start = time.perf_counter()
-        try:
-            return self._export(*args, **kwargs)
-        finally:
-            self.seconds += time.perf_counter() - start
-
-
 def main() -> None:
     """Measure every size three times and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--layers", type=int, nargs="+", default=[10, 30, 100, 300, 1000])
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
+    torch.set_num_threads(1)
     measure(10)  # the first export loads half of PyTorch
     print("| layers | torch.export, s | trace, s | plan, s | slim, s | ms a layer beyond export |")
     print("|---:|---:|---:|---:|---:|---:|")
@@ -77,18 +57,18 @@ def main() -> None:
 
 
 def measure(layers: int) -> tuple[float, float, float, float]:
-    """Return the seconds of export, trace beyond it, plan and slim."""
+    """Return the processor seconds of export, trace beyond it, plan and slim."""
     model, image = stack(layers), torch.zeros(1, 3, 8, 8)
-    with ExportClock() as clock:
-        start = time.perf_counter()
-        graph = trace(model, image)
-        traced = time.perf_counter() - start - clock.seconds
-    start = time.perf_counter()
+    CLOCK.spent = 0.0
+    start = time.process_time()
+    graph = trace(model, image)
+    traced = time.process_time() - start - CLOCK.spent
+    start = time.process_time()
     plan = uniform_plan(graph)
-    planned = time.perf_counter() - start
-    start = time.perf_counter()
+    planned = time.process_time() - start
+    start = time.process_time()
     slim(model, plan)
-    return clock.seconds, traced, planned, time.perf_counter() - start
+    return CLOCK.spent, traced, planned, time.process_time() - start
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from export_clock import ExportClock
 from torch import nn
 from zoo_catalogue import build
 from zoo_checks import (
@@ -48,7 +49,7 @@ def measure(
     """Slim and check one model, and fill in `record`; an error leaves it as far as it got."""
     clock = ExportClock()
     stage("warm-up")
-    _warm_up()
+    warm_up()
     stage("build")
     subject = build(name, image_size)
     inputs = subject.inputs(1)
@@ -95,27 +96,6 @@ def _slim(
     return results[0], results[1], results[2]
 
 
-class ExportClock:
-    """Adds up the processor seconds spent inside torch.export.export, wherever it is called from."""
-
-    def __init__(self) -> None:
-        self.spent = 0.0
-        self._depth = 0
-        real = torch.export.export
-
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            self._depth += 1
-            begun = time.process_time()
-            try:
-                return real(*args, **kwargs)
-            finally:
-                self._depth -= 1
-                if not self._depth:
-                    self.spent += time.process_time() - begun
-
-        torch.export.export = timed
-
-
 def _run_check(kind: str, check: Callable[[], Any], record: Record) -> None:
     """Note what a check says; one that fails does not keep the others from running."""
     begun = time.process_time()
@@ -145,7 +125,7 @@ def _exact(graph: Any, plan: Any, slimmed: nn.Module, dense: nn.Module, inputs: 
     return error
 
 
-def _warm_up() -> None:
+def warm_up() -> None:
     """Let imports and first-call costs fall outside the measured time, as they do for the other column."""
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3)).eval()
     graph = pipeline.trace(net, (torch.randn(1, 3, 8, 8),))

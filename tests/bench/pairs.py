@@ -19,11 +19,10 @@ import time
 import warnings
 from pathlib import Path
 
+import ours_column
 import torch
-from ours_column import ExportClock
-from ours_column import _warm_up as warm_up_ours
-from torch_pruning_column import _prune as prune_theirs
-from torch_pruning_column import _warm_up as warm_up_theirs
+import torch_pruning_column
+from export_clock import ExportClock
 from zoo_catalogue import Subject, build
 
 import pipeline
@@ -82,8 +81,8 @@ def measure(name: str, repeats: int) -> tuple[float, float]:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     clock = ExportClock()
-    warm_up_ours()
-    warm_up_theirs(0.5)
+    ours_column.warm_up()
+    torch_pruning_column.warm_up(0.5)
     subject = build(name, None)
     ours, theirs = [], []
     for _ in range(repeats):
@@ -95,7 +94,7 @@ def measure(name: str, repeats: int) -> tuple[float, float]:
         ours.append(time.process_time() - begun - clock.spent)
         other = Subject(copy.deepcopy(subject.model), subject.inputs, subject.outputs)
         begun = time.process_time()
-        prune_theirs(other, inputs, 0.5)
+        torch_pruning_column.prune(other, inputs, 0.5)
         theirs.append(time.process_time() - begun)
     return statistics.median(ours), statistics.median(theirs)
 

@@ -27,7 +27,7 @@ def measure(
 ) -> None:
     """Prune one model and fill in `record`; an error leaves it as far as it got."""
     stage("warm-up")
-    _warm_up(keep)
+    warm_up(keep)
     stage("build")
     subject = build(name, image_size)
     inputs = subject.inputs(1)
@@ -37,7 +37,7 @@ def measure(
     stage("prune")
     wall, processor = time.perf_counter(), time.process_time()
     try:
-        _prune(subject, inputs, keep)
+        prune(subject, inputs, keep)
     finally:
         record["seconds"] = time.process_time() - processor
         record["wall_seconds"] = time.perf_counter() - wall
@@ -51,7 +51,7 @@ def measure(
     record["ok"] = True
 
 
-def _prune(subject: Subject, inputs: tuple[torch.Tensor, ...], keep: float) -> None:
+def prune(subject: Subject, inputs: tuple[torch.Tensor, ...], keep: float) -> None:
     """Build its dependency graph and prune, in place."""
     import torch_pruning
 
@@ -65,7 +65,7 @@ def _prune(subject: Subject, inputs: tuple[torch.Tensor, ...], keep: float) -> N
     pruner.step()
 
 
-def _warm_up(keep: float) -> None:
+def warm_up(keep: float) -> None:
     """Let imports and first-call costs fall outside the measured time, as they do for our column."""
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3))
-    _prune(Subject(net.eval(), lambda _: (), ("3",)), (torch.randn(1, 3, 8, 8),), keep)
+    prune(Subject(net.eval(), lambda _: (), ("3",)), (torch.randn(1, 3, 8, 8),), keep)
