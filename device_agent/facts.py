@@ -9,7 +9,8 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any, Optional
 
-from device_agent.sensors import PROCFS, read_text
+from device_agent.sensors import PROCFS, SYSFS, energy, read_text
+from device_agent.sensors.conditions import ConditionSensors
 from device_agent.sensors.memory import MemorySensor
 
 # runtime → (module, the distribution that provides it); the first one that is there is used
@@ -46,6 +47,13 @@ def runtime(name: str) -> Optional[dict[str, str]]:
         if util.find_spec(module) is not None:
             return {"name": name, "package": distribution, "version": _version(distribution)}
     return None
+
+
+def sensors(sysfs: Path = SYSFS, meter: Optional[str] = None) -> list[str]:
+    """Return the names of all sensors that answer; an external meter is named, but not opened."""
+    external = [f"energy:meter:{meter}"] if meter else []
+    power = [f"energy:{sensor.method}" for sensor in energy.find(sysfs)]
+    return [*ConditionSensors(0, sysfs).names, *external, *power]
 
 
 def _version(distribution: str) -> str:

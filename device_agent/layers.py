@@ -11,16 +11,15 @@ import gc
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from time import perf_counter_ns
 from typing import Any, Optional
 
 from device_agent import runtimes
-from device_agent.benchmark import Call, timed_runs
 from device_agent.errors import RequestError
 from device_agent.inputs import prebuilt
 from device_agent.protocol import MeasuringProtocol
 from device_agent.sensors.memory import MemorySensor
 from device_agent.statistics import median, percentile
+from device_agent.timing import Call, now_s, timed_runs
 
 PASSES = 5
 _WARM_RUNS = 3
@@ -45,7 +44,7 @@ class Visited:
         try:
             _warm(self.call, protocol.layer_max_duration_s / PASSES)
             samples = array("q")
-            until_s = perf_counter_ns() / 1e9 + protocol.layer_max_duration_s / PASSES
+            until_s = now_s() + protocol.layer_max_duration_s / PASSES
             timed_runs(self.call, samples, -(-protocol.layer_min_runs // PASSES), until_s)
             self.medians_ns.append(median(samples))
             self.runs += len(samples)
@@ -120,11 +119,11 @@ def _open(runtime: runtimes.Runtime, path: Path, index: int, threads: int) -> Vi
 
 def _warm(call: Call, longest_s: float) -> None:
     """Bring the model back into the caches: one run, then up to three and a millisecond if time allows."""
-    begin_s = perf_counter_ns() / 1e9
+    begin_s = now_s()
     runs = 0
     while True:
         call()
         runs += 1
-        spent_s = perf_counter_ns() / 1e9 - begin_s
+        spent_s = now_s() - begin_s
         if spent_s >= longest_s or (runs >= _WARM_RUNS and spent_s >= _WARM_S):
             return

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from device_agent.errors import RequestError
 
 
-@dataclass(frozen=True)
-class MeasuringProtocol:
-    """When a measurement may stop, how often it is repeated, and how long it may take; times in seconds."""
+class MeasuringProtocol(NamedTuple):
+    """When a measurement may stop, how often it is repeated, what else is wanted; times in seconds.
+
+    Attributes:
+        operators: a pass of its own for the times of the operators.
+        energy: windows of energy, where there is a sensor.
+        energy_estimates: a sensor that models part of the power may be used.
+        energy_windows: how many windows.
+        energy_window_s: how long each lasts at least.
+        idle_window_s: how long the idle board is watched before.
+        max_temperature_c: wait until the processor is no warmer than this; 0 is no limit.
+    """
 
     min_runs: int = 200
     min_duration_s: float = 2.0
@@ -21,6 +29,20 @@ class MeasuringProtocol:
     layer_min_runs: int = 50
     layer_max_duration_s: float = 0.5
     timeout_s: float = 600.0
+    operators: bool = False
+    energy: bool = False
+    energy_estimates: bool = False
+    energy_windows: int = 5
+    energy_window_s: float = 10.0
+    idle_window_s: float = 5.0
+    max_temperature_c: float = 0.0
+
+
+# kind of a field → the types that it is read from, its least value, how it is named
+_KINDS: dict[str, tuple[Any, int, str]] = {
+    "int": (int, 1, "whole number ≥ 1"),
+    "float": ((int, float), 0, "number ≥ 0"),
+}
 
 
 def from_params(values: object) -> MeasuringProtocol:
@@ -31,19 +53,19 @@ def from_params(values: object) -> MeasuringProtocol:
     """
     if not isinstance(values, dict):
         raise RequestError("bad_request", "parameter 'protocol' is not an object")
-    types = {field.name: field.type for field in fields(MeasuringProtocol)}
+    types = {name: type(default).__name__ for name, default in MeasuringProtocol._field_defaults.items()}
     unknown = sorted(set(values) - set(types))
     if unknown:
         raise RequestError("bad_request", f"parameter 'protocol' has unknown fields: {', '.join(unknown)}")
-    return MeasuringProtocol(**{name: _number(name, value, types[name]) for name, value in values.items()})
+    return MeasuringProtocol(**{name: _value(name, value, types[name]) for name, value in values.items()})
 
 
-def _number(name: str, value: Any, kind: Any) -> Any:
-    whole = kind == "int"
-    least = 1 if whole else 0
-    good = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-    if not good or not least <= value < 1e9:
-        raise RequestError(
-            "bad_request", f"protocol.{name} is no {'whole ' if whole else ''}number ≥ {least}"
-        )
+def _value(name: str, value: Any, kind: str) -> Any:
+    if kind == "bool":
+        if not isinstance(value, bool):
+            raise RequestError("bad_request", f"protocol.{name} is neither true nor false")
+        return value
+    types, least, what = _KINDS[kind]
+    if not isinstance(value, types) or isinstance(value, bool) or not least <= value < 1e9:
+        raise RequestError("bad_request", f"protocol.{name} is no {what}")
     return value

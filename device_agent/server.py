@@ -1,4 +1,4 @@
-"""Serves one host over a pair of byte streams: hello, then requests, several at a time.
+"""Serves one connection: hello, then requests, several at a time.
 
 Requests about files are done one after the other in the order they came, so that a host may send the chunks
 of an upload without waiting for each answer; every other request has a thread of its own.
@@ -8,54 +8,69 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import sys
 import threading
-from typing import Any, BinaryIO, Optional
+from typing import Any, Optional
 
 from device_agent import __version__
-from device_agent.agent import METHODS, Agent, Request
+from device_agent.agent import Agent, serve
 from device_agent.errors import RequestError, from_os_error
-from device_agent.wire import PROTOCOL, Frame, WireError, read_frame, write_frame
+from device_agent.log import log
+from device_agent.peers import OPERATOR
+from device_agent.request import Request, Session
+from device_agent.streams import Stream
+from device_agent.wire import MAX_PAYLOAD, PROTOCOL, Frame, WireError, read_frame, write_frame
 from device_agent.workers import Cancellation
 
 EXIT_DONE = 0
 EXIT_BAD_PEER = 3
 MOST_REQUESTS = 32
 _QUEUED_CHUNKS = 16  # of at most 1 MiB each; then the host has to wait
+_MOST_HEADER = 1024 * 1024
+_MOST_HEADER_OF_READERS = 64 * 1024
+_END_S = 5.0
 
 
 class Server:
-    """One connection; `serve` returns when the host is gone, with no worker left running."""
+    """One connection; `serve` returns when the host is gone, with no worker of its own left running."""
 
-    def __init__(self, agent: Agent, source: BinaryIO, sink: BinaryIO) -> None:
+    def __init__(self, agent: Agent, stream: Stream, session: Session) -> None:
         self._agent = agent
-        self._source = source
-        self._sink = sink
+        self._stream = stream
+        self._session = session
         self._sink_turn = threading.Lock()
-        self._running: dict[Any, Cancellation] = {}
+        self._running: dict[int, Cancellation] = {}
         self._running_turn = threading.Lock()
         self._threads: set[threading.Thread] = set()
         self._file_requests: queue.Queue[Optional[tuple[Frame, Cancellation]]] = queue.Queue(_QUEUED_CHUNKS)
+        self._filer: Optional[threading.Thread] = None
+        operator = OPERATOR in session.peer.roles
+        self._most_header = _MOST_HEADER if operator else _MOST_HEADER_OF_READERS
+        self._most_payload = MAX_PAYLOAD if operator else 0
 
     def serve(self) -> int:
-        """Serve until the source ends; returns the exit status of the agent."""
-        filer = threading.Thread(target=self._serve_files, name="files", daemon=True)
-        filer.start()
+        """Serve until the stream ends; returns the exit status for an agent that serves nobody else."""
         try:
             if not self._greet():
                 return EXIT_BAD_PEER
-            while (frame := read_frame(self._source)) is not None:
+            while (frame := self._next_frame()) is not None:
                 self._take(frame)
             return EXIT_DONE
-        except WireError as error:
+        except (WireError, TimeoutError) as error:
+            log("warning", "bad peer", peer=str(self._session.peer), why=str(error))
             self._refuse("bad_frame", f"the connection is closed: {error}")
             return EXIT_BAD_PEER
+        except OSError:
+            return EXIT_DONE  # the peer is gone without a word
         finally:
             self._end()
 
+    def _next_frame(self) -> Optional[Frame]:
+        self._stream.wait()
+        return read_frame(self._stream, self._most_header, self._most_payload)
+
     def _greet(self) -> bool:
         """Answer the hello; a host that says none or shares no protocol is refused."""
-        frame = read_frame(self._source)
+        frame = self._next_frame()
         if frame is None:
             return True
         hello = frame.header.get("hello")
@@ -65,7 +80,7 @@ class Server:
         elif PROTOCOL not in offered:
             self._refuse(
                 "protocol_mismatch",
-                f"agent {__version__} speaks protocol {PROTOCOL}, the host offers {offered[:10]}",
+                f"agent {__version__} speaks protocol {PROTOCOL}, the host offers {str(offered)[:100]}",
                 "install the agent that belongs to this version of the pipeline",
             )
         else:
@@ -80,33 +95,33 @@ class Server:
             self._cancel(header["cancel"])
             return
         number, method = header.get("id"), header.get("method")
-        if not isinstance(number, int) or not isinstance(method, str):
+        if not isinstance(number, int) or isinstance(number, bool) or not isinstance(method, str):
             raise WireError("a frame is neither a request with id and method nor a cancel")
         cancellation = Cancellation()
         with self._running_turn:
-            fault = self._cannot_take(number, method)
-            if fault is None:
+            if number in self._running:
+                raise WireError(f"request {number} is under way already")
+            full = len(self._running) >= MOST_REQUESTS + _QUEUED_CHUNKS
+            if not full:
                 self._running[number] = cancellation
-        if fault is not None:
+        if full:
+            fault = RequestError("busy", f"{MOST_REQUESTS} requests are under way", "ask again later")
             self._send({"id": number, "error": fault.as_dict()})
         elif method.startswith("files."):
-            self._file_requests.put((frame, cancellation))
+            self._queue(frame, cancellation)
         else:
             self._start(frame, cancellation)
-
-    def _cannot_take(self, number: int, method: str) -> Optional[RequestError]:
-        if method not in METHODS:
-            return RequestError("bad_request", f"this agent has no method {method[:100]!r}")
-        if number in self._running:
-            raise WireError(f"request {number} is under way already")
-        if len(self._running) >= MOST_REQUESTS + _QUEUED_CHUNKS:
-            return RequestError("busy", f"{len(self._running)} requests are under way", "ask again later")
-        return None
 
     def _start(self, frame: Frame, cancellation: Cancellation) -> None:
         thread = threading.Thread(target=self._answer, args=(frame, cancellation), daemon=True)
         self._threads = {other for other in self._threads if other.is_alive()} | {thread}
         thread.start()
+
+    def _queue(self, frame: Frame, cancellation: Cancellation) -> None:
+        if self._filer is None:
+            self._filer = threading.Thread(target=self._serve_files, name="files", daemon=True)
+            self._filer.start()
+        self._file_requests.put((frame, cancellation))
 
     def _serve_files(self) -> None:
         while (item := self._file_requests.get()) is not None:
@@ -117,26 +132,39 @@ class Server:
         number, method = frame.header["id"], frame.header["method"]
         answer: dict[str, Any]
         try:
-            cancellation.raise_if_cancelled()
-            params = frame.header.get("params", {})
-            if not isinstance(params, dict):
-                raise RequestError("bad_request", "params is not an object")
-            request = Request(
-                params, frame.payload, lambda event: self._send({"id": number, "event": event}), cancellation
-            )
-            answer = {"result": METHODS[method](self._agent, request)}
+            answer = {"result": self._result(number, method, frame, cancellation)}
         except RequestError as error:
             answer = {"error": error.as_dict()}
         except OSError as error:
             answer = {"error": from_os_error(error).as_dict()}
         except Exception as error:  # noqa: BLE001 - a fault of the agent ends one request, not the agent
-            print(f"device-agent: {method}: {error!r}", file=sys.stderr, flush=True)
+            log("error", "fault", method=method, error=repr(error))
             answer = {"error": RequestError("internal", f"the agent failed at {method}: {error!r}").as_dict()}
+        if "error" in answer:
+            self._agent.counters.add("errors", answer["error"]["code"])
         with self._running_turn:
             self._running.pop(number, None)
         self._send({"id": number, **answer})
 
+    def _result(self, number: int, method: str, frame: Frame, cancellation: Cancellation) -> dict[str, Any]:
+        cancellation.raise_if_cancelled()
+        params = frame.header.get("params", {})
+        if not isinstance(params, dict):
+            raise RequestError("bad_request", "params is not an object")
+        request = Request(
+            params,
+            frame.payload,
+            self._session,
+            lambda event: self._send({"id": number, "event": event}),
+            cancellation,
+        )
+        result = serve(self._agent, method, request)
+        self._agent.counters.add("requests", method)
+        return result
+
     def _cancel(self, number: object) -> None:
+        if not isinstance(number, int):
+            raise WireError("a cancel names no request")
         with self._running_turn:
             cancellation = self._running.get(number)
         if cancellation is not None:
@@ -146,13 +174,16 @@ class Server:
         self._send({"error": RequestError(code, message, hint).as_dict()})
 
     def _send(self, header: dict[str, Any]) -> None:
-        """Send one frame; a host that is gone is noticed by the reader, not here."""
-        with self._sink_turn, contextlib.suppress(OSError, ValueError):
+        """Send one frame; a host that is gone is noticed by the reader, one that takes nothing is let go."""
+        with self._sink_turn:
             try:
-                write_frame(self._sink, header)
+                write_frame(self._stream, header)
             except WireError as error:
                 fault = RequestError("internal", f"an answer could not be sent: {error}")
-                write_frame(self._sink, {"id": header.get("id"), "error": fault.as_dict()})
+                with contextlib.suppress(OSError, ValueError):
+                    write_frame(self._stream, {"id": header.get("id"), "error": fault.as_dict()})
+            except (OSError, ValueError):
+                self._stream.close()
 
     def _end(self) -> None:
         """Cancel everything; wait for the requests, whose workers are killed by now."""
@@ -160,5 +191,10 @@ class Server:
             waiting = list(self._running.values())
         for cancellation in waiting:
             cancellation.cancel()
+        self._agent.measuring.forget(self._session)
+        if self._filer is not None:
+            with contextlib.suppress(queue.Full):
+                self._file_requests.put(None, timeout=_END_S)
+            self._threads.add(self._filer)
         for thread in self._threads:
-            thread.join(timeout=5)
+            thread.join(timeout=_END_S)

@@ -1,4 +1,4 @@
-"""What is said about a row of times: percentiles with a rule when not to state them, and steadiness."""
+"""What is said about a row of times: percentiles with a rule when not to state them, spread, steadiness."""
 
 from __future__ import annotations
 
@@ -37,14 +37,27 @@ def summary_ms(samples_ns: Sequence[int]) -> tuple[dict[str, Any], dict[str, str
     return figures, missing
 
 
+def spread_ms(samples_ns: Sequence[int]) -> float:
+    """Return the interquartile range in milliseconds: the width of the middle half of all samples."""
+    ordered = sorted(samples_ns)
+    return (percentile(ordered, 75) - percentile(ordered, 25)) / 1e6
+
+
+def window_medians(samples_ns: Sequence[int]) -> list[float]:
+    """Return the medians of five consecutive windows; of fewer samples than windows, the samples."""
+    count = len(samples_ns)
+    if count < WINDOWS:
+        return [float(sample) for sample in samples_ns]
+    edges = [count * window // WINDOWS for window in range(WINDOWS + 1)]
+    return [median(samples_ns[a:b]) for a, b in zip(edges, edges[1:])]
+
+
 def steadiness(samples_ns: Sequence[int]) -> float:
     """Return (max − min) of the medians of five consecutive windows, divided by the overall median.
 
     0 is perfectly steady; fewer samples than windows give 0, for there is nothing to compare.
     """
-    count = len(samples_ns)
-    if count < WINDOWS:
+    if len(samples_ns) < WINDOWS:
         return 0.0
-    edges = [count * window // WINDOWS for window in range(WINDOWS + 1)]
-    medians = [median(samples_ns[a:b]) for a, b in zip(edges, edges[1:])]
+    medians = window_medians(samples_ns)
     return (max(medians) - min(medians)) / median(samples_ns)

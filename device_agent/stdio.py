@@ -1,6 +1,7 @@
 """The agent on its own stdin and stdout: what SSH opens on a board, and what the local device starts.
 
-Standard output carries frames only; whatever else is printed goes to stderr.
+Standard output carries frames only; whatever else is printed goes to stderr. With a daemon on the board, this
+is a bridge to its socket; standalone, it serves the state folder itself.
 """
 
 from __future__ import annotations
@@ -10,41 +11,88 @@ import fcntl
 import os
 import select
 import signal
+import socket
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from device_agent import peers
 from device_agent.agent import Agent
 from device_agent.errors import RequestError, from_os_error
+from device_agent.request import Session
 from device_agent.server import EXIT_DONE, Server
+from device_agent.settings import Settings
+from device_agent.streams import PipeStream
 from device_agent.wire import WireError, read_frame, write_frame
 
 EXIT_REFUSED = 4
+_PIECE = 64 * 1024
 
 
 class _Terminated(BaseException):
     """SIGTERM came."""
 
 
-def serve_stdio(folder: Path) -> int:
+def serve_stdio(settings: Settings) -> int:
     """Serve the state folder on stdin and stdout until stdin ends or SIGTERM comes.
 
     Returns:
         0 at the end, 3 for a peer that breaks the protocol, 4 if the folder is locked or not usable.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the host, too, and the host decides
-    signal.signal(signal.SIGTERM, _terminate)
-    source, sink = _take_streams()
+    source, sink = _begin()
     try:
-        with locked(folder):
-            return Server(Agent(folder), source, sink).serve()
+        with locked(settings.state):
+            return Server(Agent(settings), PipeStream(source, sink), Session(peers.owner())).serve()
     except _Terminated:
         return EXIT_DONE
     except RequestError as error:
         return _refuse(error, source, sink)
     except OSError as error:
         return _refuse(from_os_error(error), source, sink)
+
+
+def bridge(path: Path) -> int:
+    """Pass bytes between stdin, stdout and a daemon's socket until either end is over.
+
+    Returns:
+        0 at the end, 4 if no daemon answers.
+    """
+    source, sink = _begin()
+    try:
+        connection = connect(path)
+    except RequestError as error:
+        return _refuse(error, source, sink)
+    with connection, contextlib.suppress(_Terminated, OSError):
+        threading.Thread(target=_pump_in, args=(source.fileno(), connection), daemon=True).start()
+        while data := connection.recv(_PIECE):
+            sink.write(data)
+    return EXIT_DONE
+
+
+def connect(path: Path) -> socket.socket:
+    """Connect to a daemon.
+
+    Raises:
+        RequestError: `no_agent`, `not_allowed`.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(str(path))
+    except PermissionError as error:
+        connection.close()
+        raise RequestError(
+            "not_allowed", f"this user may not open {path}", "join the group that the socket belongs to"
+        ) from error
+    except OSError as error:
+        connection.close()
+        raise RequestError(
+            "no_agent",
+            f"no agent answers at {path}: {error.strerror or error}",
+            "systemctl status device-agent",
+        ) from error
+    return connection
 
 
 @contextlib.contextmanager
@@ -72,8 +120,10 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _take_streams() -> tuple[BinaryIO, BinaryIO]:
+def _begin() -> tuple[BinaryIO, BinaryIO]:
     """Keep stdin and stdout for frames; a stray print then lands on stderr, a stray read finds nothing."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the host, too, and the host decides
+    signal.signal(signal.SIGTERM, _terminate)
     source = os.fdopen(os.dup(0), "rb")
     sink = os.fdopen(os.dup(1), "wb", buffering=0)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -81,6 +131,14 @@ def _take_streams() -> tuple[BinaryIO, BinaryIO]:
     os.close(nothing)
     os.dup2(2, 1)
     return source, sink
+
+
+def _pump_in(source: int, connection: socket.socket) -> None:
+    """Pass what comes on stdin; its end is passed on, too, and the daemon then ends the connection."""
+    with contextlib.suppress(OSError):
+        while data := os.read(source, _PIECE):
+            connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
 
 
 def _refuse(error: RequestError, source: BinaryIO, sink: BinaryIO) -> int:

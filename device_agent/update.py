@@ -1,6 +1,6 @@
-"""The journalled update: stage → verify → check → activate → commit | roll back.
+"""The journalled update: stage → verify → check → activate → (confirm) → commit | roll back.
 
-Layout of the state folder, beside the blobs:
+Layout of an update's folder (the state folder itself for models, `agent/` in it for the agent's own code):
 
     bundles/<digest>/                   manifest.json and its files, hard links to blobs
     generations/N/{current,previous}    symbolic links to bundles
@@ -8,119 +8,188 @@ Layout of the state folder, beside the blobs:
     journal.json                        the state, written down before it is acted on
 
 Whoever is killed between any two steps finds, on the next opening, either the old generation whole or the new
-one whole: an activation that was not committed is rolled back, a half-made bundle is dropped.
+one whole: an activation that was not committed is rolled back, a half-made bundle is dropped. Opening never
+fails for want of space or for a failing disk: the fault is kept, told in the status, and tried again.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
-import shutil
 import threading
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Optional
+from typing import Any, NamedTuple, Optional
 
-from device_agent import manifest
-from device_agent.durable import point, remove_tree, sync_folder, write_json
+from device_agent import durable, manifest, staging
+from device_agent import journal as journals
+from device_agent.durable import make_folder, point, remove_tree, sync_folder
 from device_agent.errors import RequestError
-from device_agent.store import FileStore, digest_of
+from device_agent.journal import Journal
+from device_agent.store import FileStore
 
+MOST_CRASHES = 3
 _UNCOMMITTED = ("activating", "activated", "rolling back")
+_STAGED = ("staging", "staged", "checking", "checked")
 
 
-@dataclass(frozen=True)
-class Journal:
-    """What is written down: the state, the bundle it is about, and the generation to fall back to.
+class UpdateStatus(NamedTuple):
+    """The update's state, the active generation and the digests of its two bundles.
 
-    States: idle, staging, staged, checked, activating, activated, committed, rolling back.
+    `sequence` is the highest that was activated here; `bad` says why bundles must not be activated; `last` is
+    what the agent did last of its own accord, `fault` what keeps it from ending what was left undone.
     """
-
-    state: str = "idle"
-    bundle: Optional[str] = None
-    generation: Optional[int] = None
-    from_generation: Optional[int] = None
-
-
-@dataclass(frozen=True)
-class UpdateStatus:
-    """The update's state, the active generation and the digests of its two bundles."""
 
     state: str
     generation: Optional[int]
     current: Optional[str]
     previous: Optional[str]
+    waits_for_confirmation: bool
+    sequence: int
+    bad: dict[str, str]
+    last: str
+    fault: Optional[str]
 
 
-def read_status(folder: Path) -> UpdateStatus:
+def read_status(folder: Path, fault: Optional[str] = None) -> UpdateStatus:
     """Read the update's status without changing anything (no lock is needed for it)."""
-    generation = _active_generation(folder)
+    generation = active_generation(folder)
+    try:
+        journal = journals.read(folder)
+    except RequestError as error:
+        journal, fault = Journal("damaged"), error.message
     return UpdateStatus(
-        _read_journal(folder).state,
+        journal.state,
         generation,
-        _linked_bundle(folder, generation, "current"),
-        _linked_bundle(folder, generation, "previous"),
+        linked_bundle(folder, generation, "current"),
+        linked_bundle(folder, generation, "previous"),
+        journal.state == "activated" and journal.confirm,
+        journal.sequence,
+        dict(journal.bad),
+        journal.last,
+        fault,
     )
 
 
 class Updater:
-    """The update of one state folder; its methods take turns. Opening it ends what a crash left undone."""
+    """One update's folder; its methods take turns. Opening it ends what a crash left undone.
 
-    def __init__(self, folder: Path, store: FileStore) -> None:
+    Args:
+        folder: the update's folder.
+        store: where uploaded files are.
+        kind: of the bundles, "model" or "agent".
+        starts: how many starts of the board's agent an uncommitted activation outlives; none for models.
+        recover: whether this opening ends what was left undone.
+    """
+
+    def __init__(
+        self, folder: Path, store: FileStore, kind: str = "model", starts: int = 0, *, recover: bool = True
+    ) -> None:
         self._folder = folder
         self._store = store
-        self._turn = threading.Lock()
-        for part in ("bundles", "generations"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-        self._journal = _read_journal(folder)
-        self._recover()
+        self._kind = kind
+        self._starts = starts
+        self._turn = threading.RLock()
+        for part in (folder, folder / "bundles", folder / "generations"):
+            make_folder(part, 0o755)  # for the application to read
+        self._journal = Journal()
+        self._undone = recover
+        self.fault: Optional[str] = None
+        self._unread = True
+        with contextlib.suppress(RequestError, OSError), self._acting():
+            pass
 
     def status(self) -> UpdateStatus:
         """Return state, generation, current and previous bundle."""
-        return read_status(self._folder)
+        return read_status(self._folder, self.fault)
 
-    def bundle_folder(self, bundle: str) -> Path:
+    def folder_of(self, bundle: str) -> Path:
         """Return the folder of a bundle on the board, or raise `not_staged`."""
         folder = self._folder / "bundles" / bundle
         if not folder.is_dir():
             raise RequestError("not_staged", f"bundle {bundle} is not on the board", "stage it first")
         return folder
 
-    def stage(self, digest: str) -> str:
+    def contents(self, bundle: str) -> manifest.Manifest:
+        """Return the manifest of a bundle on the board."""
+        return manifest.parse(staging.read_manifest(self.folder_of(bundle) / manifest.FILE))
+
+    # --- stage and check --------------------------------------------------------------------------------------
+
+    def stage(
+        self, digest: str, signatures: Sequence[Any] = (), *, allow_downgrade: bool = False
+    ) -> manifest.Manifest:
         """Gather and verify a bundle whose files were all uploaded; an active generation stays as it is.
 
         Raises:
-            RequestError: `unknown_file` (no such manifest), `bad_manifest`, `missing_files`, `bad_digest`.
+            RequestError: `unknown_file` (no such manifest), `bad_manifest`, `bundle_bad`, `older_refused`,
+                `missing_files`, `bad_digest`.
         """
-        with self._turn:
+        with self._acting():
             self._end_activation()
-            contents = manifest.parse(_read_small(self._store.path(digest)))
+            contents = manifest.parse(staging.read_manifest(self._store.path(digest)))
+            self._require_kind(contents)
+            self._require_good(digest)
+            if not allow_downgrade:
+                self._require_newer(digest, contents.sequence)
             absent = [name for name, file in contents.files.items() if not self._store.has(file.sha256)]
             if absent:
-                raise RequestError("missing_files", f"not on the board yet: {', '.join(sorted(absent))}")
+                raise RequestError(
+                    "missing_files", f"not on the board yet: {', '.join(sorted(absent))[:500]}"
+                )
             self._write("staging", bundle=digest)
             try:
-                self._gather(digest, contents)
+                staging.gather(
+                    self._folder, self._store, digest, contents, signatures, self._is_active(digest)
+                )
             except (RequestError, OSError):
-                self._write("idle")
+                self._retreat()
                 raise
             self._write("staged", bundle=digest)
-            return digest
+            return contents
 
-    def mark_checked(self, bundle: str, *, ok: bool) -> None:
+    def begin_check(self, bundle: str) -> manifest.Manifest:
+        """Write down that a check begins, counted as a crash until it ends; returns the bundle's manifest.
+
+        Raises:
+            RequestError: `not_staged`, `bundle_bad`.
+        """
+        with self._acting():
+            if self._journal.state not in ("staged", "checking", "checked") or self._journal.bundle != bundle:
+                raise RequestError("not_staged", f"bundle {bundle} is not the staged one", "stage it first")
+            self._require_good(bundle)
+            crashes = {**self._journal.crashes, bundle: self._journal.crashes.get(bundle, 0) + 1}
+            self._write("checking", bundle=bundle, crashes=crashes)
+            return self.contents(bundle)
+
+    def end_check(self, bundle: str, *, ok: bool) -> None:
         """Write down how the check of the staged bundle ended; only a good end allows activation."""
-        with self._turn:
-            if self._journal.state in ("staged", "checked") and self._journal.bundle == bundle:
-                self._write("checked" if ok else "staged", bundle=bundle)
+        with self._acting():
+            if self._journal.state == "checking" and self._journal.bundle == bundle:
+                crashes = {name: count for name, count in self._journal.crashes.items() if name != bundle}
+                self._write("checked" if ok else "staged", bundle=bundle, crashes=crashes)
 
-    def activate(self, bundle: str) -> int:
+    def fail_check(self, bundle: str, why: str) -> None:
+        """Write down that the checker did not outlive the bundle; after `MOST_CRASHES` of these it is bad."""
+        with self._acting():
+            if self._journal.state == "checking" and self._journal.bundle == bundle:
+                self._write("staged", bundle=bundle)
+                self._count_crashes(bundle, why)
+
+    # --- activate and what follows ----------------------------------------------------------------------------
+
+    def activate(self, bundle: str, *, confirm: bool = False) -> int:
         """Flip `active` to a new generation with this bundle as current, to be committed or rolled back.
+
+        Args:
+            bundle: its digest.
+            confirm: only the application's confirmation may commit it.
 
         Raises:
             RequestError: `not_checked`.
         """
-        with self._turn:
-            if self._journal != Journal("checked", bundle):
+        with self._acting():
+            if (self._journal.state, self._journal.bundle) != ("checked", bundle):
                 raise RequestError(
                     "not_checked",
                     f"bundle {bundle} is not a staged bundle whose check passed",
@@ -128,25 +197,31 @@ class Updater:
                 )
             status = self.status()
             previous = status.previous if status.current == bundle else status.current
-            return self._flip(bundle, previous)
+            return self._flip(bundle, previous, confirm)
 
-    def commit(self, bundle: str) -> int:
+    def commit(self, bundle: str, *, confirmed: bool = False) -> int:
         """Make an activation final; saying it twice does no harm.
 
         Raises:
-            RequestError: `not_activated`.
+            RequestError: `not_activated`, `not_confirmed` (the application has the last word).
         """
-        with self._turn:
+        with self._acting():
             journal = self._journal
             if journal.bundle != bundle or journal.state not in ("activated", "committed"):
                 raise RequestError("not_activated", f"bundle {bundle} is not the activated one")
             assert journal.generation is not None  # noqa: S101 - written with every activation
             if journal.state == "activated":
+                if journal.confirm and not confirmed:
+                    raise RequestError(
+                        "not_confirmed",
+                        "the activation waits for the application's confirmation",
+                        "bundle.confirm",
+                    )
                 self._write("committed", bundle=bundle, generation=journal.generation)
                 self._tidy()
             return journal.generation
 
-    def roll_back(self, *, to_previous: bool = False) -> Optional[str]:
+    def roll_back(self, *, to_previous: bool = False, why: str = "") -> Optional[str]:
         """Undo what is under way and return the digest of the bundle that is current then.
 
         An uncommitted activation is flipped back, a bundle that is only staged is let go. When nothing is
@@ -154,33 +229,138 @@ class Updater:
         again, as a committed generation of its own.
 
         Raises:
-            RequestError: `no_previous`.
+            RequestError: `no_previous`, `bundle_bad` (the previous one).
         """
-        with self._turn:
+        with self._acting():
             if self._journal.state in _UNCOMMITTED:
-                self._undo_activation()
-            elif self._journal.state in ("staging", "staged", "checked"):
+                self._undo_activation(why)
+            elif self._journal.state in _STAGED:
                 self._write("idle")
                 self._tidy()
             elif to_previous:
                 self._return_to_previous()
             return self.status().current
 
+    def expire(self, generation: int, seconds: float) -> None:
+        """Take back an activation that the application did not confirm in time."""
+        with self._acting():
+            journal = self._journal
+            if journal.state == "activated" and journal.generation == generation and journal.confirm:
+                self._undo_activation(f"rolled back: the application did not confirm within {seconds:g} s")
+
+    def mark_bad(self, bundle: str, why: str) -> Optional[str]:
+        """Never activate this bundle again; if it is the current one, go back. Returns the current bundle.
+
+        A bad bundle with nothing whole and good to go back to stays, and the status says so.
+        """
+        with self._acting():
+            self._write_again(bad={**self._journal.bad, bundle: why[:500]})
+            status = self.status()
+            if self._journal.state in _UNCOMMITTED and self._journal.bundle == bundle:
+                self._undo_activation(f"rolled back: {why[:200]}")
+            elif self._journal.state in _STAGED and self._journal.bundle == bundle:
+                self._write("idle")
+                self._tidy()
+            elif status.current == bundle and status.previous and status.previous not in self._journal.bad:
+                self._return_to_previous(f"went back to the previous bundle: {why[:200]}", keep=False)
+            return self.status().current
+
+    def forgive(self, bundle: str) -> None:
+        """Take back that a bundle is bad."""
+        with self._acting():
+            bad = {name: why for name, why in self._journal.bad.items() if name != bundle}
+            crashes = {name: count for name, count in self._journal.crashes.items() if name != bundle}
+            self._write_again(bad=bad, crashes=crashes)
+
+    def audit(self) -> Optional[str]:
+        """Read every byte of the current bundle again; go back if the disk spoiled it. Returns what was done."""
+        current = self.status().current
+        if current is None:
+            return None
+        spoiled = staging.spoiled_files(self._folder / "bundles" / current)
+        if not spoiled:
+            return None
+        why = f"spoiled on the disk: {', '.join(spoiled)[:200]}"
+        with self._acting():
+            status = self.status()
+            whole = status.previous and not staging.spoiled_files(self._folder / "bundles" / status.previous)
+            if status.current != current or self._journal.state in _UNCOMMITTED or not whole:
+                self._write_again(last=f"the current bundle is {why}; there is no whole one to go back to")
+            else:
+                self._return_to_previous(f"went back to the previous bundle; this one was {why}", keep=False)
+            for sha256 in spoiled.values():
+                self._store.drop(sha256)
+            return self._journal.last
+
     def files_in_use(self) -> set[str]:
         """Return the digests of all files of the current, previous and staged bundles, manifests included."""
         with self._turn:
             used = set()
             for bundle in self._bundles_in_use():
-                contents = manifest.parse(_read_small(self._folder / "bundles" / bundle / "manifest.json"))
-                used |= {bundle, *(file.sha256 for file in contents.files.values())}
+                used |= {bundle, *(file.sha256 for file in self.contents(bundle).files.values())}
             return used
 
+    # --- how ------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _acting(self) -> Iterator[None]:
+        """Take the turn, first ending what a crash or a full disk left undone."""
+        with self._turn:
+            if self._unread:
+                self._journal = journals.read(self._folder)
+                self._unread = False
+            if self._undone:
+                try:
+                    self._recover()
+                except OSError as error:
+                    self.fault = f"the last update could not be ended: {error}"
+                    raise
+                self._undone, self.fault = False, None
+            yield
+
     def _recover(self) -> None:
-        if self._journal.state in _UNCOMMITTED:
-            self._undo_activation()
-        elif self._journal.state == "staging":
-            self._write("idle")
+        journal = self._journal
+        durable.keep_reserve(self._folder)
+        if journal.state == "activated" and journal.starts < self._starts:
+            self._write_again(starts=journal.starts + 1)
+        elif journal.state in _UNCOMMITTED:
+            self._undo_activation("rolled back: the agent ended before the activation was committed")
+        elif journal.state == "staging":
+            self._retreat()
+        elif journal.state == "checking" and journal.bundle:
+            self._write("staged", bundle=journal.bundle)
+            self._count_crashes(journal.bundle, "the agent or the board went down while it was checked")
+        status = self.status()
+        bad = self._journal.bad
+        if status.current in bad and status.previous is not None and status.previous not in bad:
+            self._return_to_previous("went back: the current bundle was marked bad", keep=False)
         self._tidy()
+
+    def _count_crashes(self, bundle: str, why: str) -> None:
+        count = self._journal.crashes.get(bundle, 0)
+        if count >= MOST_CRASHES:
+            self.mark_bad(bundle, f"its check failed {count} times; the last time: {why}")
+
+    def _require_kind(self, contents: manifest.Manifest) -> None:
+        if contents.kind != self._kind:
+            raise RequestError(
+                "bad_manifest", f"a bundle of kind {contents.kind} cannot become the {self._kind}"
+            )
+
+    def _require_good(self, bundle: str) -> None:
+        if bundle in self._journal.bad:
+            raise RequestError(
+                "bundle_bad", f"bundle {bundle} was marked bad: {self._journal.bad[bundle]}", "bundle.forgive"
+            )
+
+    def _require_newer(self, digest: str, sequence: int) -> None:
+        highest, holder = self._journal.sequence, self._journal.sequence_bundle
+        if sequence < highest or (sequence == highest > 0 and holder not in (None, digest)):
+            raise RequestError(
+                "older_refused",
+                f"the bundle's sequence number is {sequence}, this board has seen {highest}",
+                "build it again, or ask for the downgrade (--allow-downgrade)",
+            )
 
     def _end_activation(self) -> None:
         if self._journal.state in _UNCOMMITTED:
@@ -190,70 +370,63 @@ class Updater:
                 "bundle.commit or bundle.rollback first",
             )
 
-    def _gather(self, digest: str, contents: manifest.Manifest) -> None:
-        """Make `bundles/<digest>` from verified files: complete under a temporary name, then renamed."""
-        final = self._folder / "bundles" / digest
-        partial = self._folder / "bundles" / f".{digest}.new"
-        remove_tree(partial)
-        partial.mkdir()
-        parts = {"manifest.json": digest, **{name: file.sha256 for name, file in contents.files.items()}}
-        for name, sha256 in parts.items():
-            _link_or_copy(self._store.path(sha256), partial / name)
-            self._verify(partial / name, sha256, contents)
-        sync_folder(partial)
-        if self._is_active(digest):
-            remove_tree(partial)
-        else:
-            remove_tree(final)
-            os.replace(partial, final)  # noqa: PTH105
-        sync_folder(final.parent)
-
-    @staticmethod
-    def _verify(path: Path, sha256: str, contents: manifest.Manifest) -> None:
-        named = contents.files.get(path.name)
-        if named is not None and path.stat().st_size != named.size:
-            raise RequestError(
-                "bad_manifest", f"{path.name} is to have {named.size} bytes and has another size"
-            )
-        if digest_of(path) != sha256:
-            raise RequestError(
-                "bad_digest", f"{path.name} is not what was sent; the board's disk may be failing"
-            )
-
     def _is_active(self, digest: str) -> bool:
         status = self.status()
         return digest in (status.current, status.previous)
 
-    def _flip(self, bundle: str, previous: Optional[str]) -> int:
+    def _flip(self, bundle: str, previous: Optional[str], confirm: bool = False, last: str = "") -> int:
         """Write down, build the generation, point `active` at it, write down."""
-        origin = _active_generation(self._folder)
+        origin = active_generation(self._folder)
         generation = (origin or 0) + 1
-        self._write("activating", bundle=bundle, generation=generation, from_generation=origin)
+        place = {"bundle": bundle, "generation": generation, "from_generation": origin}
+        sequence = max(self._journal.sequence, self.contents(bundle).sequence)
+        holder = bundle if sequence > self._journal.sequence else self._journal.sequence_bundle
+        seen = {"sequence": sequence, "sequence_bundle": holder}
+        self._write("activating", **place, **seen, confirm=confirm, last=last or self._journal.last)
+        try:
+            self._build_generation(generation, bundle, previous)
+            point(self._folder / "active", f"generations/{generation}")
+            self._write("activated", **place, confirm=confirm)
+        except OSError:
+            self._undone = True  # the next request, or the next start, goes back first
+            with contextlib.suppress(OSError):
+                self._undo_activation("rolled back: the disk failed while the bundle was activated")
+            raise
+        return generation
+
+    def _build_generation(self, generation: int, bundle: str, previous: Optional[str]) -> None:
         folder = self._folder / "generations" / str(generation)
         remove_tree(folder)
-        folder.mkdir()
+        make_folder(folder, 0o755)
         point(folder / "current", f"../../bundles/{bundle}")
         if previous is not None:
             point(folder / "previous", f"../../bundles/{previous}")
         sync_folder(folder.parent)
-        point(self._folder / "active", f"generations/{generation}")
-        self._write("activated", bundle=bundle, generation=generation, from_generation=origin)
-        return generation
 
-    def _undo_activation(self) -> None:
-        journal = self._journal
-        origin = journal.from_generation
-        self._write("rolling back", journal.bundle, journal.generation, origin)
-        point(self._folder / "active", None if origin is None else f"generations/{origin}")
-        self._write("idle", generation=origin)
+    def _undo_activation(self, why: str) -> None:
+        origin = self._journal.from_generation
+        with durable.room_from_reserve(self._folder):
+            self._write_again(state="rolling back")
+            point(self._folder / "active", None if origin is None else f"generations/{origin}")
+            self._write("idle", generation=origin, last=why or self._journal.last)
+        self._undone = False
         self._tidy()
 
-    def _return_to_previous(self) -> None:
+    def _retreat(self) -> None:
+        """Leave a staging that failed."""
+        with contextlib.suppress(OSError), durable.room_from_reserve(self._folder):
+            self._write("idle")
+            self._tidy()
+
+    def _return_to_previous(self, why: str = "", *, keep: bool = True) -> None:
+        """Make the previous bundle current; the current one becomes the previous one if it is to be kept."""
         status = self.status()
         if status.previous is None:
             raise RequestError("no_previous", "there is no earlier bundle to go back to")
-        generation = self._flip(status.previous, status.current)
-        self._write("committed", bundle=status.previous, generation=generation)
+        self._require_good(status.previous)
+        with durable.room_from_reserve(self._folder):
+            generation = self._flip(status.previous, status.current if keep else None, last=why)
+            self._write("committed", bundle=status.previous, generation=generation)
         self._tidy()
 
     def _bundles_in_use(self) -> set[str]:
@@ -262,64 +435,42 @@ class Updater:
         return {bundle for bundle in named if bundle and (self._folder / "bundles" / bundle).is_dir()}
 
     def _tidy(self) -> None:
-        """Remove what no state refers to any more: other generations, other bundles, half-made ones."""
-        generation = str(_active_generation(self._folder))
-        for folder in (self._folder / "generations").iterdir():
-            if folder.name != generation:
-                remove_tree(folder)
-        used = self._bundles_in_use()
-        for folder in (self._folder / "bundles").iterdir():
-            if folder.name not in used:
-                remove_tree(folder)
+        """Remove what no state refers to any more: other generations, other bundles, half-made ones.
 
-    def _write(
-        self,
-        state: str,
-        bundle: Optional[str] = None,
-        generation: Optional[int] = None,
-        from_generation: Optional[int] = None,
-    ) -> None:
-        journal = Journal(state, bundle, generation, from_generation)
-        write_json(self._folder / "journal.json", asdict(journal))
+        Best effort: what a failing disk leaves lying is removed another time.
+        """
+        with contextlib.suppress(OSError):
+            generation = str(active_generation(self._folder))
+            for folder in (self._folder / "generations").iterdir():
+                if folder.name != generation:
+                    remove_tree(folder)
+            used = self._bundles_in_use()
+            for folder in (self._folder / "bundles").iterdir():
+                if folder.name not in used:
+                    remove_tree(folder)
+
+    def _write(self, state: str, **place: Any) -> None:
+        """Write down a state and what it is about; what outlives states is carried over."""
+        fresh = {"bundle": None, "generation": None, "from_generation": None, "confirm": False, "starts": 0}
+        self._write_again(state=state, **{**fresh, **place})
+
+    def _write_again(self, **changes: Any) -> None:
+        journal = self._journal._replace(**changes)
+        journal.write(self._folder)
         self._journal = journal
 
 
-def _read_journal(folder: Path) -> Journal:
-    path = folder / "journal.json"
-    if not path.is_file():
-        return Journal()
-    try:
-        return Journal(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise RequestError(
-            "storage", f"{path} is damaged: {error}", "remove that file; the active bundle stays as it is"
-        ) from error
-
-
-def _active_generation(folder: Path) -> Optional[int]:
+def active_generation(folder: Path) -> Optional[int]:
+    """Return the number of an update folder's active generation."""
     try:
         return int(Path(os.readlink(folder / "active")).name)  # noqa: PTH115
     except (FileNotFoundError, ValueError):
         return None
 
 
-def _linked_bundle(folder: Path, generation: Optional[int], which: str) -> Optional[str]:
+def linked_bundle(folder: Path, generation: Optional[int], which: str) -> Optional[str]:
+    """Return the digest of a generation's "current" or "previous" bundle."""
     try:
         return Path(os.readlink(folder / "generations" / str(generation) / which)).name  # noqa: PTH115
     except FileNotFoundError:
         return None
-
-
-def _read_small(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        return stream.read(manifest.MAX_BYTES + 1)
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    """Hard-link, or copy durably on a file system without hard links."""
-    try:
-        os.link(source, target)
-    except PermissionError:
-        shutil.copyfile(source, target)
-        with target.open("rb") as stream:
-            os.fsync(stream.fileno())

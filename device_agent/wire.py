@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, NamedTuple, Protocol
 
 PROTOCOL = 1
 MAX_HEADER = 8 * 1024 * 1024
@@ -20,12 +19,24 @@ MAX_PAYLOAD = 1024 * 1024
 _PREFIX = struct.Struct(">II")
 
 
+class Source(Protocol):
+    """Gives up to so many bytes, none at its end."""
+
+    def read(self, count: int, /) -> bytes | None: ...  # noqa: D102
+
+
+class Sink(Protocol):
+    """Takes some of the bytes, says how many, and has them sent on `flush`."""
+
+    def write(self, data: memoryview, /) -> int | None: ...  # noqa: D102
+    def flush(self) -> None: ...  # noqa: D102
+
+
 class WireError(Exception):
     """The stream does not hold a valid frame; the connection is of no more use."""
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """One message: a JSON object and the bytes that came with it."""
 
     header: dict[str, Any]
@@ -46,7 +57,7 @@ def encode_frame(header: dict[str, Any], payload: bytes = b"") -> bytes:
     return _PREFIX.pack(len(text), len(payload)) + text + payload
 
 
-def write_frame(stream: BinaryIO, header: dict[str, Any], payload: bytes = b"") -> None:
+def write_frame(stream: Sink, header: dict[str, Any], payload: bytes = b"") -> None:
     """Write one frame and flush. Writers that share a stream must take turns (a lock is theirs to hold).
 
     Raises:
@@ -59,8 +70,13 @@ def write_frame(stream: BinaryIO, header: dict[str, Any], payload: bytes = b"") 
     stream.flush()
 
 
-def read_frame(stream: BinaryIO) -> Frame | None:
+def read_frame(stream: Source, max_header: int = MAX_HEADER, max_payload: int = MAX_PAYLOAD) -> Frame | None:
     """Read one frame; `None` when the stream ended cleanly between two frames.
+
+    Args:
+        stream: where it comes from.
+        max_header: bytes that a header may have at most, for a reader that expects small ones.
+        max_payload: bytes that a payload may have at most.
 
     Raises:
         WireError: a length over its limit, a stream that ends inside a frame, a header that is no object.
@@ -72,16 +88,18 @@ def read_frame(stream: BinaryIO) -> Frame | None:
     if len(prefix) < _PREFIX.size:
         raise WireError("the stream ended inside a frame's prefix")
     header_length, payload_length = _PREFIX.unpack(prefix)
-    _check_lengths(header_length, payload_length)
+    _check_lengths(header_length, payload_length, max_header, max_payload)
     header = _parse_header(_read_exactly(stream, header_length))
     return Frame(header, _read_exactly(stream, payload_length))
 
 
-def _check_lengths(header_length: int, payload_length: int) -> None:
-    if header_length > MAX_HEADER:
-        raise WireError(f"a header of {header_length} bytes is over the limit of {MAX_HEADER}")
-    if payload_length > MAX_PAYLOAD:
-        raise WireError(f"a payload of {payload_length} bytes is over the limit of {MAX_PAYLOAD}")
+def _check_lengths(
+    header_length: int, payload_length: int, max_header: int = MAX_HEADER, max_payload: int = MAX_PAYLOAD
+) -> None:
+    if header_length > max_header:
+        raise WireError(f"a header of {header_length} bytes is over the limit of {max_header}")
+    if payload_length > max_payload:
+        raise WireError(f"a payload of {payload_length} bytes is over the limit of {max_payload}")
 
 
 def _parse_header(data: bytes) -> dict[str, Any]:
@@ -94,14 +112,14 @@ def _parse_header(data: bytes) -> dict[str, Any]:
     return header
 
 
-def _read_exactly(stream: BinaryIO, count: int) -> bytes:
+def _read_exactly(stream: Source, count: int) -> bytes:
     data = _read_up_to(stream, count)
     if len(data) < count:
         raise WireError(f"the stream ended inside a frame: {len(data)} of {count} bytes came")
     return data
 
 
-def _read_up_to(stream: BinaryIO, count: int) -> bytes:
+def _read_up_to(stream: Source, count: int) -> bytes:
     """Read until `count` bytes or the end of the stream (an unbuffered pipe may give fewer at a time)."""
     parts = []
     left = count

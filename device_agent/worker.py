@@ -1,8 +1,8 @@
 """The process that works with a model: one job as JSON on stdin, lines of JSON on stdout, then it ends.
 
-A line is {"event": {...}}, {"timing": [index, {...}]}, {"result": {...}} or {"error": {...}}. The process
-pins itself to the cores it is told, limits itself, dies with the agent, and is the first that the kernel
-takes when memory runs out. Whatever a runtime prints goes to stderr.
+A line is {"confined": [...]} first, then {"event": {...}}, {"timing": [index, {...}]}, {"result": {...}} or
+{"error": {...}}. The process dies with the agent, pins itself to the cores it is told and takes from itself
+what a hostile model could use (`confine`). Whatever a runtime prints goes to stderr.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
-import signal
 import sys
 import time
+from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from device_agent import confine, onnx_files
 from device_agent.errors import RequestError
 
-_PR_SET_PDEATHSIG = 1
+_PATHS = ("path", "folder", "manifest", "keys")  # of a job's details; `paths` is a list of such
 
 
 class Reply:
@@ -37,10 +38,17 @@ class Reply:
 
 def main() -> int:
     """Do the job on stdin; 0 when it was answered, with a result or with an error."""
+    sys.path[:] = [place for place in sys.path if place not in ("", os.getcwd())]  # noqa: PTH109 - as sys.path has it
     reply = Reply()
     job = json.load(sys.stdin)
-    _confine(job)
+    confine.die_with_parent(job["agent_pid"])
+    if job["cores"]:
+        os.sched_setaffinity(0, job["cores"])
     try:
+        reads = _reads(job)
+        devices = [Path(device) for device in job["devices"]]
+        reads.append(Path(job["sysfs"]))
+        reply.line(confined=confine.confine(job["agent_user"], reads, Path(job["place"]), devices))
         reply.line(result=_do(job, reply))
     except RequestError as error:
         reply.line(error=error.as_dict())
@@ -49,30 +57,42 @@ def main() -> int:
     return 0
 
 
-def _confine(job: dict[str, Any]) -> None:
-    """Die with the agent, keep to the cores, leave no core dump, take no more memory than there is."""
-    _die_with_parent(job["agent_pid"])
-    os.sched_setaffinity(0, job["cores"])
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000", encoding="utf-8")
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if job["memory_limit_bytes"]:
-        resource.setrlimit(resource.RLIMIT_DATA, (job["memory_limit_bytes"],) * 2)
+def _reads(job: dict[str, Any]) -> list[Path]:
+    """Return the files and folders that the job is about.
 
-
-def _die_with_parent(agent_pid: int) -> None:
+    Raises:
+        RequestError: `storage`, if this process may not read one of them.
+    """
+    paths = [Path(path) for path in [*(job[name] for name in _PATHS if name in job), *job.get("paths", ())]]
     try:
-        import ctypes  # noqa: PLC0415 - a Python built without it still measures
-
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    except (ImportError, OSError, AttributeError):
-        return
-    if os.getppid() != agent_pid:
-        sys.exit(1)
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):  # who needs it says so
+                os.close(os.open(path, os.O_RDONLY))
+    except OSError as error:
+        raise RequestError(
+            "storage",
+            f"user {os.getuid()} of the worker may not read {path}: {error.strerror}",
+            "the state folder and those above it must be open to that user (chmod o+x)",
+        ) from error
+    return paths
 
 
 def _do(job: dict[str, Any], reply: Reply) -> dict[str, Any]:
-    """Open the runtime and do the one thing that the job asks for."""
+    """Do the one thing that the job asks for."""
+    if job["kind"] == "facts":
+        from device_agent import facts  # noqa: PLC0415 - each job imports what it needs, under confinement
+
+        sensors = facts.sensors(Path(job["sysfs"]), job["energy_meter"])
+        return {"runtimes": facts.runtimes(), "board": facts.board(), "sensors": sensors}
+    if job["kind"] == "verify":
+        from device_agent import trust  # noqa: PLC0415
+
+        return trust.verify(job)
+    return _with_model(job, reply)
+
+
+def _with_model(job: dict[str, Any], reply: Reply) -> dict[str, Any]:
+    """Open the runtime and do what is asked for with it."""
     from device_agent import benchmark, golden, layers, runtimes  # noqa: PLC0415 - these import numpy
     from device_agent.protocol import MeasuringProtocol  # noqa: PLC0415
     from device_agent.sensors import energy  # noqa: PLC0415
@@ -88,17 +108,23 @@ def _do(job: dict[str, Any], reply: Reply) -> dict[str, Any]:
     protocol = MeasuringProtocol(**job["protocol"])
     # read before an empty worker ends, too: what it takes must not count as the model's
     sensors = ConditionSensors(job["cores"][0], Path(job["sysfs"]))
-    power = energy.find(Path(job["sysfs"]))
+    wanted = protocol.energy and job["kind"] == "measure"
+    power = energy.find(Path(job["sysfs"]), meter=job["energy_meter"]) if wanted else ()
     sensors.read()
     if job["kind"] == "empty":
         return {**facts, "process_peak_bytes": MemorySensor().process_peak_bytes()}
     if job["kind"] == "check":
-        return golden.check(runtime, Path(job["folder"]), job["threads"], job["golden"])
+        folder = Path(job["folder"])
+        _look_at(job, folder / job["golden"]["model"], [path.name for path in folder.iterdir()])
+        return golden.check(runtime, folder, job["threads"], job["golden"])
     if job["kind"] == "layers":
-        paths = [Path(path) for path in job["paths"]]
-        for index, timing in layers.measure_layers(runtime, paths, job["threads"], protocol, tell):
-            reply.line(timing=[index, timing])
+        sound = _sound(job, reply)
+        paths = [Path(job["paths"][index]) for index in sound]
+        tell_all = partial(_tell_layers, reply, sound, len(job["paths"]))
+        for position, timing in layers.measure_layers(runtime, paths, job["threads"], protocol, tell_all):
+            reply.line(timing=[sound[position], timing])
         return facts
+    _look_at(job, Path(job["path"]))
     measured = benchmark.measure(
         runtime,
         Path(job["path"]),
@@ -110,6 +136,33 @@ def _do(job: dict[str, Any], reply: Reply) -> dict[str, Any]:
     )
     measured["cold_start"]["spawn_ms"] = (opened_ns - job["started_ns"]) / 1e6
     return {**facts, **measured}
+
+
+def _look_at(job: dict[str, Any], model: Path, beside: Collection[str] = ()) -> None:
+    """Refuse a model that would open files that it has no business with."""
+    if job["runtime"] == "onnxruntime":
+        onnx_files.check(model, beside)
+
+
+def _sound(job: dict[str, Any], reply: Reply) -> list[int]:
+    """Return which of a table's models the runtime may see; the others are told as failed."""
+    sound = []
+    for index, path in enumerate(job["paths"]):
+        try:
+            _look_at(job, Path(path))
+            sound.append(index)
+        except RequestError as error:  # noqa: PERF203 - each model has its own
+            reply.line(timing=[index, {"p50_ms": 0.0, "runs": 0, "error": error.message}])
+    return sound
+
+
+def _tell_layers(reply: Reply, sound: list[int], count: int, event: dict[str, Any]) -> None:
+    """Tell an event about the sound models as one about all `count`."""
+    if "opening" in event:
+        event = {"opening": sound[event["opening"]]}
+    elif "done" in event:
+        event = {**event, "done": event["done"] + count - len(sound), "of": count}
+    reply.line(event=event)
 
 
 if __name__ == "__main__":

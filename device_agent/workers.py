@@ -1,4 +1,8 @@
-"""The agent's side of a worker: start it, hear it, end it on a timeout, a cancel or the agent's own end."""
+"""The agent's side of a worker: start it, hear it, end it and all that came of it.
+
+What a worker says is not trusted: it may be what a hostile model made of it. See `confine` for what a worker
+may do, `pipes` for how much it may say, `offspring` for how nothing of it stays.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +14,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
+from device_agent import cgroup, offspring, worker_user, workplace
+from device_agent.confine import memory_limit_bytes
 from device_agent.errors import RequestError
+from device_agent.messages import Messages, error_of
+from device_agent.pipes import Pipes, TooMuchError
 from device_agent.protocol import MeasuringProtocol
 from device_agent.sensors import SYSFS
 from device_agent.sensors.frequency import fastest_cores
-from device_agent.sensors.memory import MemorySensor
 
 Listen = Callable[[dict[str, Any]], None]
-_STDERR_TAIL_LINES = 5
+_AT_ONCE = ("facts", "verify")  # they touch no model: no turn, no cores of their own
+_FIRMWARE = "/dev/vcio"
 
 
 class Cancellation:
@@ -56,9 +62,11 @@ class Cancellation:
             stop()
 
 
-@dataclass(frozen=True)
-class Job:
-    """What a worker is to do: its kind (empty, measure, layers, check) with `details` of its own."""
+class Job(NamedTuple):
+    """What a worker is to do, with `details` of its own.
+
+    Kinds: empty, measure, layers, check; facts and verify need no runtime ("") and run at once.
+    """
 
     kind: str
     runtime: str
@@ -75,12 +83,31 @@ class WorkerDiedError(RequestError):
 
 
 class Workers:
-    """Starts workers, one at a time: two measurements at once would disturb each other."""
+    """Starts workers; those that open a model one at a time, for two measurements would disturb each other.
 
-    def __init__(self, folder: Path, sysfs: Path = SYSFS) -> None:
-        self._folder = folder
+    Args:
+        folder: the state folder; its lock is the caller's. Workers' own folders are made in it.
+        sysfs: where the kernel describes the board.
+        user: run workers as this user, where the agent may change users.
+        energy_meter: an external meter, as `sensors.energy.find` takes it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        sysfs: Path = SYSFS,
+        user: Optional[str] = None,
+        energy_meter: Optional[str] = None,
+    ) -> None:
+        self._places = folder.absolute() / "workers"
         self._sysfs = sysfs
+        self._user = user
+        self._energy_meter = energy_meter
         self._turn = threading.Lock()
+        self._group = cgroup.delegated()
+        offspring.adopt_orphans()
+        with contextlib.suppress(RequestError):  # whoever starts a worker is told
+            workplace.clear(self._places, worker_user.find(user))
 
     def cores(self, threads: int) -> tuple[int, ...]:
         """Return the cores to pin `threads` threads to.
@@ -96,125 +123,204 @@ class Workers:
         return fastest_cores(allowed, threads, self._sysfs)
 
     def run(self, job: Job, cancellation: Cancellation, listen: Listen) -> dict[str, Any]:
-        """Do a job in a fresh process and return its result.
+        """Do a job in a fresh process and return its result; nothing of that process is left then.
 
         Args:
             job: what to do.
             cancellation: ends the wait and the worker.
-            listen: is given every line that is neither result nor error, as it comes.
+            listen: is given every line that is neither result nor error, as it comes; it should not wait.
+
+        Returns:
+            What the worker found; of a measurement also `confinement`, the measures that held (`confine`).
 
         Raises:
-            RequestError: what the worker answered, or `worker_died`, `timed_out`, `cancelled`.
+            RequestError: what the worker answered, or `worker_died`, `timed_out`, `cancelled`, `disk_full`,
+                `no_worker_user`.
         """
+        if job.kind in _AT_ONCE:
+            cancellation.raise_if_cancelled()
+            return self._run(job, cancellation, listen, ())
         while not self._turn.acquire(timeout=0.1):
             cancellation.raise_if_cancelled()
         try:
             cancellation.raise_if_cancelled()
-            return _Running(self._command(job), self._folder, job, cancellation).result(listen)
+            return self._run(job, cancellation, listen, self.cores(job.threads))
         finally:
             self._turn.release()
 
-    def _command(self, job: Job) -> dict[str, Any]:
+    def _run(
+        self, job: Job, cancellation: Cancellation, listen: Listen, cores: tuple[int, ...]
+    ) -> dict[str, Any]:
+        devices = self._devices(job.protocol)
+        identity = None if job.kind in _AT_ONCE else worker_user.find(self._user, devices)
+        with workplace.Workplace(self._places, identity) as place:
+            running = _Running(job, place, cancellation, self._group)
+            return running.result(self._command(job, cores, devices, place), identity or {}, listen)
+
+    def _command(
+        self, job: Job, cores: tuple[int, ...], devices: list[str], place: workplace.Workplace
+    ) -> dict[str, Any]:
         return {
             "kind": job.kind,
             "runtime": job.runtime,
             "threads": job.threads,
-            "protocol": asdict(job.protocol),
-            "cores": self.cores(job.threads),
+            "protocol": job.protocol._asdict(),
+            "cores": cores,
             "sysfs": str(self._sysfs),
+            "energy_meter": self._energy_meter,
+            "devices": devices,
+            "place": str(place.path),
             "agent_pid": os.getpid(),
-            "memory_limit_bytes": MemorySensor().total_bytes(),
+            "agent_user": os.geteuid(),
             **job.details,
         }
+
+    def _devices(self, protocol: MeasuringProtocol) -> list[str]:
+        """Return the device files that measuring energy needs, if that is wanted."""
+        if not protocol.energy:
+            return []
+        meter = self._energy_meter or ""
+        if meter.startswith("serial:"):
+            meter = meter[len("serial:") :].partition("@")[0]
+        return [
+            *([meter] if meter not in ("", "-") else []),
+            _FIRMWARE,
+        ]
 
 
 class _Running:
     """One worker process from its start to its end."""
 
-    def __init__(self, command: dict[str, Any], folder: Path, job: Job, cancellation: Cancellation) -> None:
+    def __init__(
+        self, job: Job, place: workplace.Workplace, cancellation: Cancellation, groups: Optional[Path]
+    ) -> None:
+        self._job = job
+        self._place = place
         self._cancellation = cancellation
-        self._timeout_s = job.protocol.timeout_s
-        self._timed_out = False
-        command["started_ns"] = time.monotonic_ns()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "device_agent.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=folder,
-            env=_environment(job.threads),
-            start_new_session=True,
-        )
-        self._command = json.dumps(command).encode()
+        self._groups = groups
+        self._confinement: list[str] = []
 
-    def result(self, listen: Listen) -> dict[str, Any]:
-        """Feed the worker, hear it to its end and return its result."""
-        timer = threading.Timer(self._timeout_s, self._time_out)
-        timer.daemon = True
-        timer.start()
-        self._cancellation.on_cancel(self._kill)
+    def result(self, command: dict[str, Any], identity: dict[str, Any], listen: Listen) -> dict[str, Any]:
+        """Start the worker, feed it, hear it to its end and return its result."""
+        mine = offspring.Offspring()
+        command["started_ns"] = time.monotonic_ns()
+        process = self._start(identity)
+        group = None
+        self._cancellation.on_cancel(lambda: offspring.kill_group(process))
         try:
-            with self._process:
-                try:
-                    return self._hear(listen)
-                except BaseException:
-                    self._kill()
-                    raise
+            group = self._group(process)
+            with Pipes(process, process.stderr, process.stdout, json.dumps(command).encode()) as pipes:
+                return self._hear(process, pipes, listen)
         finally:
             self._cancellation.on_cancel(None)
-            timer.cancel()
+            self._end(process, mine, group)
 
-    def _hear(self, listen: Listen) -> dict[str, Any]:
-        tail: deque[bytes] = deque(maxlen=_STDERR_TAIL_LINES)
-        assert self._process.stdin and self._process.stdout and self._process.stderr  # noqa: S101, PT018
-        drain = threading.Thread(target=tail.extend, args=(self._process.stderr,), daemon=True)
-        drain.start()
-        with contextlib.suppress(BrokenPipeError):  # if it died already, how is said below
-            self._process.stdin.write(self._command)
-            self._process.stdin.close()
-        for line in self._process.stdout:
-            if not line.endswith(b"\n"):
-                break  # it was killed while it wrote
-            message = json.loads(line)
-            if "result" in message:
-                result: dict[str, Any] = message["result"]
-                return result
-            if "error" in message:
-                raise RequestError(**message["error"])
-            listen(message)
-        self._process.wait()
-        drain.join(timeout=1)
-        raise self._end(b"".join(tail).decode("utf-8", "replace").strip())
-
-    def _end(self, last_words: str) -> RequestError:
-        """Return why the worker ended without an answer."""
-        if self._timed_out:
-            return RequestError(
-                "timed_out", f"the worker took longer than {self._timeout_s:g} s and was ended"
+    def _start(self, identity: dict[str, Any]) -> subprocess.Popen[bytes]:
+        try:
+            return offspring.start(
+                [sys.executable, "-m", "device_agent.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=self._place.path,
+                env=_environment(self._job.threads, self._place.path),
+                **identity,
             )
+        except OSError as error:
+            raise WorkerDiedError(
+                f"the worker could not be started: {error}", "its user must be allowed to run this Python"
+            ) from error
+
+    def _group(self, process: subprocess.Popen[bytes]) -> Optional[cgroup.WorkerGroup]:
+        """Put the worker, which waits for its job, into a control group of its own, where there is one to divide."""
+        if self._groups is None:
+            return None
+        with contextlib.suppress(OSError):
+            group = cgroup.WorkerGroup(self._groups, self._place.path.name, memory_limit_bytes())
+            group.add(process.pid)
+            self._confinement = ["cgroup", *(f"cgroup:{limit}" for limit in group.limits)]
+            return group
+        return None
+
+    def _hear(self, process: subprocess.Popen[bytes], pipes: Pipes, listen: Listen) -> dict[str, Any]:
+        messages = Messages()
+        timeout_s = self._job.protocol.timeout_s
+        try:
+            for line in pipes.lines(timeout_s, self._place.require_room):
+                message = messages.read(line)
+                if message is None:
+                    continue
+                if "result" in message:
+                    return self._finished(message["result"])
+                if "error" in message:
+                    raise RequestError(**error_of(message))
+                if "confined" in message:
+                    self._confinement += message["confined"]
+                else:
+                    listen(message)
+        except TimeoutError:
+            raise RequestError(
+                "timed_out", f"the worker took longer than {timeout_s:g} s and was ended"
+            ) from None
+        except TooMuchError as error:
+            raise WorkerDiedError(f"the worker was ended: {error}") from error
+        except ValueError as error:
+            raise WorkerDiedError(f"the worker answered what cannot be read: {str(error)[:200]}") from error
+        raise self._why_it_ended(process, pipes.tail)
+
+    def _finished(self, result: dict[str, Any]) -> dict[str, Any]:
+        return {**result, "confinement": self._confinement} if self._job.kind == "measure" else result
+
+    def _why_it_ended(self, process: subprocess.Popen[bytes], last_words: str) -> RequestError:
+        """Return why the worker ended without an answer."""
         try:
             self._cancellation.raise_if_cancelled()
         except RequestError as cancelled:
             return cancelled
-        status = self._process.returncode
-        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        status = process.returncode
         hint = "the kernel kills so when memory runs out" if status == -signal.SIGKILL else ""
         said = f"; its last words: {last_words[-500:]}" if last_words else ""
-        return WorkerDiedError(f"the worker {how}{said}", hint)
+        return WorkerDiedError(f"the worker {_how_it_ended(status)}{said}", hint)
 
-    def _time_out(self) -> None:
-        self._timed_out = True
-        self._kill()
+    def _end(
+        self,
+        process: subprocess.Popen[bytes],
+        mine: offspring.Offspring,
+        group: Optional[cgroup.WorkerGroup],
+    ) -> None:
+        """Kill the worker and everything that came of it."""
+        gone = offspring.end(process)
+        if group is not None:
+            gone = group.end() and gone
+        if self._job.kind not in _AT_ONCE:
+            gone = mine.end_all() and gone
+        if not gone:
+            raise WorkerDiedError("processes of the worker do not end", "restart the board")
 
-    def _kill(self) -> None:
-        """Kill the worker's whole session, unless it was waited for (its number may be another's now)."""
-        if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+
+def _how_it_ended(status: Optional[int]) -> str:
+    if status is None:
+        return "closed its output and did not end"
+    if status >= 0:
+        return f"ended with status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"
 
 
-def _environment(threads: int) -> dict[str, str]:
-    """Let the worker find this very package (a folder or one zip file) and use no other number of threads."""
+def _environment(threads: int, place: Path) -> dict[str, str]:
+    """Let the worker find this very package (a folder or one zip file) and use no other number of threads.
+
+    OpenBLAS would set aside 40 MB a thread for numpy, which has no matrices to multiply here.
+    """
     package = str(Path(__file__).resolve().parent.parent)
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": str(threads)}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": str(threads),
+        "OPENBLAS_NUM_THREADS": "1",
+        "TMPDIR": str(place),
+    }

@@ -49,12 +49,17 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """Which file the runtime loads, and with how many threads."""
+    """Which file the runtime loads, with how many threads, and how long an inference takes on the board.
+
+    A board refuses to activate the model if it takes longer than `expected_p50_ms` by more than the share `margin`.
+    """
 
     __pydantic_config__ = _STRICT
     file: FileName
     runtime: Literal["onnxruntime", "tflite"]
     threads: Annotated[int, Field(ge=1)]
+    expected_p50_ms: Annotated[float, Field(ge=0)] | None = None
+    margin: Annotated[float, Field(ge=0)] = 0.5
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,8 @@ class Manifest:
     io: ModelIo
     golden: Golden
     created_by: str
+    sequence: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    kind: Literal["model"] = "model"
     format: Literal[1] = 1
 
     def to_bytes(self) -> bytes:
@@ -143,6 +150,8 @@ def build(
     golden_input: NDArray[np.float32],
     golden_output: NDArray[np.float32],
     tolerance: Tolerance = Tolerance(),
+    sequence: int = 0,
+    expected_p50_ms: float | None = None,
 ) -> Bundle:
     """Write a bundle into `folder`, its manifest last, so that a folder with a manifest is a whole bundle.
 
@@ -158,6 +167,8 @@ def build(
         golden_input: one preprocessed input, shape as the model takes it, batch of one included.
         golden_output: the PyTorch model's answer to it.
         tolerance: how far a board's answer may be from it.
+        sequence: greater than that of every bundle before it; a board refuses what is older than what it has seen.
+        expected_p50_ms: median latency that was measured on the board; `None`: nothing is expected.
 
     Raises:
         InputError: the golden arrays do not fit the model's file, or the file's name is not a plain one.
@@ -171,7 +182,13 @@ def build(
         "created_by": f"edge-pipeline {__version__}",
         "name": name,
         "run": run,
-        "model": {"file": model_file.name, "runtime": runtime, "threads": threads},
+        "sequence": sequence,
+        "model": {
+            "file": model_file.name,
+            "runtime": runtime,
+            "threads": threads,
+            "expected_p50_ms": expected_p50_ms,
+        },
         "files": _write_files(folder, model_file, golden_input, golden_output),
         "io": ModelIo(inputs, outputs, preprocess, None if labels is None else tuple(labels)),
         "golden": Golden(tolerance=tolerance),

@@ -139,7 +139,7 @@ def check_accuracy(recovered: Candidate, floor: float) -> None:
 
 def install(shop: Workshop, record: Record, recovered: Candidate) -> None:
     """Bundle the winner, stage it on the device, check it there, then make it the active model."""
-    bundle = record.bundle = shop.bundle(recovered.built)
+    bundle = record.bundle = shop.bundle(recovered.built, recovered.measurement)
     record.generation = shop.step("check and activate", int, partial(shop.check_and_activate, bundle))
 
 

@@ -149,16 +149,23 @@ def load_profile(name_or_path: str) -> DeviceProfile:
     """
     path = _find(name_or_path)
     checked = check(read_toml(path, ProfileError), ProfileFile, str(path), ProfileError)
+    budgets = _budgets(checked.budgets)
     return DeviceProfile(
         name=path.stem,
         board=checked.board.model_dump(exclude_none=True),
         runtime=checked.runtime.name,
         threads=checked.runtime.threads,
-        budgets=_budgets(checked.budgets),
+        budgets=budgets,
         accuracy=AccuracyFloor(**checked.accuracy.model_dump()),
-        measuring=MeasuringProtocol(**checked.measuring.model_dump()),
+        measuring=_measuring(MeasuringProtocol(**checked.measuring.model_dump()), budgets),
         source=str(path),
     )
+
+
+def _measuring(protocol: MeasuringProtocol, budgets: Sequence[Budget]) -> MeasuringProtocol:
+    """Return the protocol with energy measured if there is a budget for it."""
+    wanted = any(budget.resource == "energy" for budget in budgets)
+    return replace(protocol, energy=True) if wanted else protocol
 
 
 def parse_budget(text: str) -> Budget:
@@ -208,9 +215,11 @@ def with_overrides(
             hint=ATTACH_SENSOR,
         )
     kept = tuple(budget for budget in profile.budgets if budget.resource not in given)
+    all_budgets = kept + tuple(budgets)
     return replace(
         profile,
-        budgets=kept + tuple(budgets),
+        budgets=all_budgets,
+        measuring=_measuring(profile.measuring, all_budgets),
         accuracy=accuracy or profile.accuracy,
         runtime=profile.runtime if runtime is None else _known_runtime(runtime),
         threads=profile.threads if threads is None else _possible_threads(threads, profile),

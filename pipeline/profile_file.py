@@ -139,6 +139,24 @@ class MeasuringTable(Table):
         default=Defaults.layer_max_duration_s, gt=0, description=_above("seconds", "0.5")
     )
     timeout_s: float = Field(default=Defaults.timeout_s, gt=0, description=_above("seconds", "600.0"))
+    operators: bool = Field(default=Defaults.operators, description="true or false")
+    energy: bool = Field(default=Defaults.energy, description="true or false")
+    energy_estimates: bool = Field(default=Defaults.energy_estimates, description="true or false")
+    energy_windows: int = Field(
+        default=Defaults.energy_windows, ge=1, le=100, description="a whole number from 1 to 100"
+    )
+    energy_window_s: float = Field(
+        default=Defaults.energy_window_s, gt=0, description=_above("seconds", "10.0")
+    )
+    idle_window_s: float = Field(
+        default=Defaults.idle_window_s, ge=0, description="seconds from 0, such as 5.0"
+    )
+    max_temperature_c: float = Field(
+        default=Defaults.max_temperature_c,
+        ge=0,
+        le=150,
+        description="degrees Celsius from 0 (no limit) to 150",
+    )
 
     @classmethod
     def contradictions(cls, raw: Mapping[str, Any]) -> Iterator[str]:

@@ -212,6 +212,12 @@ def _notes(task: Task, record: Record) -> tuple[str, ...]:
         f"The measurements were taken from run {source}, not made anew."
         for source in sorted(map(str, replayed))
     ]
+    notes += [
+        f"The measurement of {each.name!r} is less certain than others: it was {', '.join(each.measurement.flags)}, "
+        f"also after {each.measurement.attempts} attempts."
+        for each in record.candidates
+        if each.measurement.flags
+    ]
     if record.survey is not None:
         notes.append(
             f"The times of single layers come from the step {TABLE_STEP!r}: the device timed each of them alone."

@@ -5,6 +5,7 @@ The workshop knows how a step is done, never which comes next; that is `deploy.p
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from pipeline.profile import DeviceProfile
 from pipeline.prune import SlimmingPlan, slim
 from pipeline.recover import TrainResult, accuracy, recalibrate_batch_norm, train
 from pipeline.replay import Replay
+from pipeline.signing import sign_with_own_key
 from pipeline.store import Run
 from pipeline.task import Recipe, Splits, Task
 from pipeline.threads import best_thread_count
@@ -168,7 +170,8 @@ class Workshop:
         """Measure and score a built model: two steps of the run."""
         measurement = self.measure(f"{name}: measure", built)
         score = self.step(f"{name}: score", float, lambda _: self.score(built))
-        self.watch.say(f"{measurement.latency_ms.p50:.4g} ms, validation accuracy {score:.2f} %")
+        doubt = f" ({', '.join(measurement.flags)})" if measurement.flags else ""
+        self.watch.say(f"{measurement.latency_ms.p50:.4g} ms{doubt}, validation accuracy {score:.2f} %")
         return Candidate(
             name,
             stage,
@@ -188,7 +191,6 @@ class Workshop:
     def _measure(self, step: str, file: Path, advance: Advance) -> Measurement:
         if self.replay is not None:
             return self.replay.measurement(step, file)
-        self.device.push([file])
         return self.device.measure(
             file,
             runtime=self.profile.runtime,
@@ -201,7 +203,6 @@ class Workshop:
         """Push many small models and let the device time them all in one worker."""
         if self.replay is not None:
             return self.replay.timings(step, files)
-        self.device.push(files)
         return self.device.measure_layers(
             files,
             runtime=self.profile.runtime,
@@ -210,7 +211,7 @@ class Workshop:
             on_event=partial(_show_event, advance),
         )
 
-    def bundle(self, built: Built) -> Bundle:
+    def bundle(self, built: Built, measured: Measurement) -> Bundle:
         """Make the artefact that travels: model, manifest, and one real input with the answer expected for it."""
         golden = self.example()
         with torch.inference_mode():
@@ -226,7 +227,13 @@ class Workshop:
             labels=self.task.labels,
             golden_input=golden.numpy(),
             golden_output=answer.numpy(),
+            sequence=self.step("number the bundle", int, lambda _: self._next_sequence()),
+            expected_p50_ms=measured.latency_ms.p50,
         )
+
+    def _next_sequence(self) -> int:
+        """Return a number greater than every one before it: the time in ms, or one more than the device has seen."""
+        return max(time.time_ns() // 1_000_000, self.device.status().update.sequence + 1)
 
     def check_and_activate(self, bundle: Bundle, advance: Advance) -> int:
         """Stage a bundle, have the device check it, then activate and commit it; return the generation.
@@ -239,12 +246,12 @@ class Workshop:
             return update.generation
         advance(done=0, of=3, note="staging")
         self.device.push(bundle.files)
-        self.device.stage(bundle.digest)
+        self.device.stage(bundle.digest, sign_with_own_key(bundle.manifest.to_bytes()))
         advance(done=1, of=3, note="checking on the device")
         report = self.device.check(bundle.digest)
         if not report.ok:
             raise DeviceError(
-                f"the staged model's answers on the device differ by {report.max_abs_error:.3g} from the expected ones",
+                f"the device refused the staged model: {report.why}",
                 hint="the active model was left as it is; measure the runtime's version with `pipeline device status`",
             )
         advance(done=2, of=3, note="activating")

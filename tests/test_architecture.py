@@ -24,7 +24,7 @@ RANKS = [
     {"workshop"},
     {"candidate", "replay"},
     {"search", "recover", "convert", "device", "store", "report"},
-    {"graph", "prune", "bundle"},
+    {"graph", "prune", "bundle", "signing"},
     {"profile", "task"},
     {"profile_file", "task_file", "model_source"},
     {"data"},

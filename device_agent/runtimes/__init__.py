@@ -44,6 +44,15 @@ class Session(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class OperatorCall:
+    """One call of one operator of a model, as the runtime's own profiler saw it."""
+
+    name: str
+    kind: str
+    duration_us: float
+
+
 class Runtime(Protocol):
     """One installed model runtime."""
 
@@ -52,6 +61,26 @@ class Runtime(Protocol):
     def load(self, path: Path, threads: int) -> Session:
         """Load a model file; raises the runtime's own error when it refuses."""
         ...
+
+    def profile(
+        self, path: Path, threads: int, folder: Path, use: Callable[[Session], object]
+    ) -> list[OperatorCall]:
+        """Load a model file with the profiler on, and return all calls of its operators while `use` ran it.
+
+        Args:
+            path: the model's file.
+            threads: threads to infer with.
+            folder: where the profiler may leave a file.
+            use: is given the loaded model.
+
+        Raises:
+            NoProfilerError: this runtime has none.
+        """
+        ...
+
+
+class NoProfilerError(Exception):
+    """A runtime cannot tell how long single operators take; its text says why."""
 
 
 def open_runtime(name: str) -> Runtime:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Optional
 
 from device_agent.sensors import SYSFS, read_int, read_text
 
-_NOW_BITS = 0xF  # undervoltage, frequency capped, throttled, soft temperature limit; bits 16-19 are history
+_NOW_BITS = 0xF  # undervoltage, frequency capped, throttled, soft temperature limit
+_HISTORY_SHIFT = 16  # the same four since the board's start
 
 
 class ThermalSensor:
@@ -33,12 +33,25 @@ class ThermalSensor:
 
     def throttled(self) -> Optional[bool]:
         """Say whether firmware or a cooling device holds the processor back; `None` if none can tell."""
-        bits = read_text(self._firmware)
+        bits = self._bits()
         states = [read_int(cooler / "cur_state") for cooler in self._coolers]
         known = [state > 0 for state in states if state is not None]
-        with contextlib.suppress(ValueError):
-            known += [bool(int(bits, 16) & _NOW_BITS)] if bits is not None else []
+        known += [bool(bits & _NOW_BITS)] if bits is not None else []
         return any(known) if known else None
+
+    def history(self) -> int:
+        """Return what the firmware says held the processor back since the board's start, as bits; 0 if it says none.
+
+        A bit that is new between two readings happened between them, however short it was.
+        """
+        return (self._bits() or 0) >> _HISTORY_SHIFT & _NOW_BITS
+
+    def _bits(self) -> Optional[int]:
+        text = read_text(self._firmware)
+        try:
+            return int(text, 16) if text is not None else None
+        except ValueError:
+            return None
 
 
 def _processor_zone(folder: Path) -> Optional[Path]:

@@ -24,6 +24,7 @@ Exit codes:
 _HOMES = {
     "deploy": ("pipeline.cli.deploy", "deploy"),
     "device": ("pipeline.cli.device", "device"),
+    "key": ("pipeline.cli.key", "key"),
     "model": ("pipeline.cli.model", "model"),
     "run": ("pipeline.cli.run", "run"),
 }

@@ -5,7 +5,8 @@ Files are named by their content on a device: measuring a file pushes it first i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -62,20 +63,29 @@ class Device(Protocol):
     ) -> tuple[LayerTiming, ...]:
         """Time many small models in one worker."""
 
-    def stage(self, digest: str) -> None:
+    def stage(self, digest: str, signatures: Sequence[Json] = (), *, allow_downgrade: bool = False) -> None:
         """Put a pushed bundle together on the device."""
 
     def check(self, digest: str, on_event: OnEvent | None = None) -> CheckReport:
         """Have the staged bundle answer its golden input."""
 
-    def activate(self, digest: str) -> int:
+    def activate(self, digest: str, *, confirm_within_s: float | None = None) -> int:
         """Switch to a staged and checked bundle; return the new generation."""
 
     def commit(self, digest: str) -> int:
         """Make an activation final; return its generation."""
 
-    def rollback(self) -> str | None:
+    def confirm(self, digest: str) -> int:
+        """Say, as the application, that the activated model works; return its generation."""
+
+    def rollback(self, *, to_previous: bool = False) -> str | None:
         """Undo an activation that was not committed; return the digest of the bundle that is current then."""
+
+    def mark_bad(self, digest: str, why: str) -> str | None:
+        """Never activate this bundle again; return the digest of the bundle that is current then."""
+
+    def lease(self, *, hold_s: float, wait_s: float) -> AbstractContextManager[None]:
+        """Keep the turn to measure over several measurements."""
 
     def collect(self, keep: Iterable[str] = ()) -> CollectReport:
         """Remove the files that nothing refers to."""
@@ -141,7 +151,7 @@ class DeviceClient:
             on_event: is called with {"phase": "warmup|measure|cooldown", "done": n, "of": m}.
         """
         files = digests((path,))
-        upload(self._link, files)
+        upload(self._link, files, purpose="measure")
         params = {"file": next(iter(files)), **_how(runtime, threads, protocol)}
         return self._ask(Measurement, "measure", params, protocol.timeout_s + WORKER_MARGIN_S, on_event)
 
@@ -158,7 +168,7 @@ class DeviceClient:
 
         `on_event` is called with {"phase": "layers", "done": i, "of": n}.
         """
-        upload(self._link, digests(tuple(paths)))
+        upload(self._link, digests(tuple(paths)), purpose="measure")
         params = {"files": [sha256(path) for path in paths], **_how(runtime, threads, protocol)}
         silence_s = protocol.timeout_s + WORKER_MARGIN_S
         result = self._link.start("measure_layers", params).result(silence_s, on_event)
@@ -169,31 +179,73 @@ class DeviceClient:
             raise TransportError("the agent timed other layers than it was asked to")
         return timings
 
-    def stage(self, digest: str) -> None:
+    def stage(self, digest: str, signatures: Sequence[Json] = (), *, allow_downgrade: bool = False) -> None:
         """Put a pushed bundle together on the device; what is active there stays active.
 
         Args:
             digest: of the bundle; all its files, the manifest too, must have been pushed.
+            signatures: of the manifest, for a device that wants one; see `pipeline.signing`.
+            allow_downgrade: take a bundle that is older than one that was active there.
         """
-        self._link.start("bundle.stage", {"manifest_sha256": digest}).result(QUICK_S)
+        params = {
+            "manifest_sha256": digest,
+            "signatures": list(signatures),
+            "allow_downgrade": allow_downgrade,
+        }
+        self._link.start("bundle.stage", params).result(CHECK_S)
 
     def check(self, digest: str, on_event: OnEvent | None = None) -> CheckReport:
         """Have a staged bundle answer its golden input in a fresh process, and compare."""
         return self._ask(CheckReport, "bundle.check", {"bundle": digest}, CHECK_S, on_event)
 
-    def activate(self, digest: str) -> int:
-        """Switch to a staged bundle whose check passed, in one step; return the new generation."""
-        return self._field(int, "bundle.activate", {"bundle": digest}, "generation")
+    def activate(self, digest: str, *, confirm_within_s: float | None = None) -> int:
+        """Switch to a staged bundle whose check passed, in one step; return the new generation.
+
+        With `confirm_within_s`, the application on the board has so many seconds to confirm that it works with the
+        model; the device goes back by itself if it does not.
+        """
+        params = {"bundle": digest, "confirm_within_s": confirm_within_s}
+        return self._field(int, "bundle.activate", params, "generation")
 
     def commit(self, digest: str) -> int:
         """Make an activation final and return its generation; without it, the agent's restart undoes it."""
         return self._field(int, "bundle.commit", {"bundle": digest}, "generation")
 
-    def rollback(self) -> str | None:
-        """Undo an activation that was not committed; return the digest of the bundle that is current then."""
+    def confirm(self, digest: str) -> int:
+        """Say, as the application would, that the activated model works; return its generation."""
+        return self._field(int, "bundle.confirm", {"bundle": digest}, "generation")
+
+    def rollback(self, *, to_previous: bool = False) -> str | None:
+        """Undo an activation that was not committed; return the digest of the bundle that is current then.
+
+        With `to_previous`, a committed one is taken back, too: the bundle before it becomes current again.
+        """
         kind: Any = str | None
-        current: str | None = self._field(kind, "bundle.rollback", {}, "current")
+        params = {"to_previous": to_previous}
+        current: str | None = self._field(kind, "bundle.rollback", params, "current")
         return current
+
+    def mark_bad(self, digest: str, why: str) -> str | None:
+        """Never activate this bundle again; return the digest of the bundle that is current then."""
+        kind: Any = str | None
+        params = {"bundle": digest, "why": why}
+        current: str | None = self._field(kind, "bundle.mark_bad", params, "current")
+        return current
+
+    @contextmanager
+    def lease(self, *, hold_s: float, wait_s: float) -> Iterator[None]:
+        """Keep the turn to measure for several measurements, first come first served.
+
+        Args:
+            hold_s: after so many seconds the turn goes to whoever waits.
+            wait_s: how long to wait for it; then `AgentError` with the code "busy".
+        """
+        params = {"hold_s": hold_s, "wait_s": wait_s}
+        self._link.start("lease.acquire", params).result(wait_s + WORKER_MARGIN_S)
+        try:
+            yield
+        finally:
+            self._link.start("lease.release", {}).result(QUICK_S)
 
     def collect(self, keep: Iterable[str] = ()) -> CollectReport:
         """Remove the files that neither `keep` (digests) nor the current, previous or staged bundle names."""

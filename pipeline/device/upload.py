@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pipeline.device.link import Json, Link, Pending
 from pipeline.device.values import PushReport
@@ -18,6 +19,7 @@ WINDOW = 8  # chunks on their way
 CHUNK_SILENCE_S = 120.0
 
 OnProgress = Callable[[int, int], None]
+Purpose = Literal["bundle", "measure"]
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,16 @@ def digests(paths: tuple[Path, ...]) -> dict[str, Path]:
     return found
 
 
-def upload(link: Link, files: Mapping[str, Path], on_progress: OnProgress | None = None) -> PushReport:
+def upload(
+    link: Link, files: Mapping[str, Path], on_progress: OnProgress | None = None, purpose: Purpose = "bundle"
+) -> PushReport:
     """Send what the agent lacks of `files` (by digest); an upload that broke off is resumed where it stopped.
 
     Args:
         link: the connection.
         files: paths by digest.
         on_progress: is called with the bytes sent and the bytes to send, after each chunk.
+        purpose: what is sent to be measured can never become a part of a bundle.
 
     Raises:
         AgentError: the agent refuses (disk full, for one).
@@ -63,19 +68,23 @@ def upload(link: Link, files: Mapping[str, Path], on_progress: OnProgress | None
         with _readable(path):
             sizes[digest] = path.stat().st_size
     try:
-        return _send_missing(link, files, sizes, on_progress)
+        return _send_missing(link, files, sizes, on_progress, purpose)
     except AgentError as error:
         # The part that was there before may have been spoiled by a power cut; the agent dropped it now.
         if error.code != "bad_digest":
             raise
-        return _send_missing(link, files, sizes, on_progress)
+        return _send_missing(link, files, sizes, on_progress, purpose)
 
 
 def _send_missing(
-    link: Link, files: Mapping[str, Path], sizes: Mapping[str, int], on_progress: OnProgress | None
+    link: Link,
+    files: Mapping[str, Path],
+    sizes: Mapping[str, int],
+    on_progress: OnProgress | None,
+    purpose: Purpose,
 ) -> PushReport:
     wanted = [{"sha256": digest, "size": size} for digest, size in sizes.items()]
-    answer = link.start("files.missing", {"files": wanted}).result(CHUNK_SILENCE_S)
+    answer = link.start("files.missing", {"files": wanted, "purpose": purpose}).result(CHUNK_SILENCE_S)
     missing = _offsets(answer, sizes)
     total = sum(sizes[digest] - offset for digest, offset in missing.items())
     sent = 0
@@ -83,7 +92,8 @@ def _send_missing(
     try:
         for digest, offset in missing.items():
             for chunk in _chunks(files[digest], digest, sizes[digest], offset):
-                under_way.append((link.start("files.put", chunk.params, chunk.data), len(chunk.data)))
+                params = {**chunk.params, "purpose": purpose}
+                under_way.append((link.start("files.put", params, chunk.data), len(chunk.data)))
                 if len(under_way) >= WINDOW:
                     sent += _settle(under_way, on_progress, sent, total)
         while under_way:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.measurement import Conditions
 
@@ -32,12 +32,45 @@ class InstalledRuntime:
 
 @dataclass(frozen=True)
 class UpdateState:
-    """Where the board's update stands; `current` and `previous` are digests of bundles."""
+    """Where the board's update stands; `current` and `previous` are digests of bundles.
+
+    `sequence` is the highest that was activated there, `bad` says why bundles are refused, `last` is what the device
+    did of its own accord, `fault` what keeps it from ending an update.
+    """
 
     state: str
     generation: int | None
     current: str | None
     previous: str | None
+    waits_for_confirmation: bool = False
+    sequence: int = 0
+    bad: dict[str, str] = field(default_factory=dict)
+    last: str = ""
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
+class LeaseState:
+    """Who has the turn to measure, for how many seconds more, and how many wait."""
+
+    holder: str | None
+    seconds_left: float | None
+    waiting: int
+
+
+@dataclass(frozen=True)
+class PastMeasurement:
+    """A measurement that the agent remembers; `at` is the board's clock, seconds since 1970."""
+
+    file_sha256: str
+    runtime: str
+    threads: int
+    runs: int
+    p50_ms: float
+    energy_mj: float | None
+    flags: tuple[str, ...]
+    at: float
+    by: str
 
 
 @dataclass(frozen=True)
@@ -52,6 +85,10 @@ class BoardStatus:
     conditions: Conditions
     disk_free_bytes: int
     update: UpdateState
+    trust: str = "any bundle"
+    uptime_s: float | None = None
+    lease: LeaseState | None = None
+    last_measurements: tuple[PastMeasurement, ...] = ()
 
     def runtime(self, name: str) -> InstalledRuntime | None:
         """Return the installed runtime of this name, or `None`."""
@@ -68,12 +105,13 @@ class PushReport:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """How the staged model answered the golden input on the device; latency in ms."""
+    """How the staged model answered the golden input on the device, and why it was refused; latency in ms."""
 
     ok: bool
     max_abs_error: float | None
     tolerance: dict[str, float]
     latency_p50_ms: float | None
+    why: str = ""
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,47 @@ def changed(path, value):
 
 def test_a_good_manifest_is_read():
     read = manifest.parse(json.dumps(GOOD).encode())
-    assert read.model_file == "model.onnx"
+    assert (read.kind, read.name, read.sequence) == ("model", "digits", 0)
     assert read.files["in.npy"] == manifest.BundleFile("0" * 64, 3)
-    assert (read.rtol, read.threads) == (1e-3, 1)
+    assert (read.model.file, read.model.rtol, read.model.threads) == ("model.onnx", 1e-3, 1)
+    assert (read.model.expected_p50_ms, read.model.margin) == (None, 0.5)
+
+
+def agent_manifest(*names):
+    files = {name: {"sha256": "0" * 64, "size": 3} for name in names}
+    return json.dumps(
+        {"format": 1, "kind": "agent", "name": "agent", "agent": {"version": "0.3.0"}, "files": files}
+    ).encode()
+
+
+def test_the_files_of_an_agent_lie_in_folders():
+    read = manifest.parse(agent_manifest("device_agent/sensors/thermal.py", "device_agent/wire.py"))
+    assert (read.kind, read.agent_version, read.model) == ("agent", "0.3.0", None)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a/../b",),
+        ("/a/b",),
+        ("a//b",),
+        ("a/b/",),
+        ("a/.b",),
+        ("a", "a/b"),
+        ("/".join("abcdefghi"),),
+        ("manifest.json",),
+    ],
+)
+def test_a_path_that_leaves_the_folder_or_is_no_path_is_refused(names):
+    with pytest.raises(RequestError) as caught:
+        manifest.parse(agent_manifest(*names))
+    assert caught.value.code == "bad_manifest"
+
+
+def test_a_name_that_comes_twice_is_refused():
+    text = json.dumps(GOOD).replace('"format": 1', '"format": 1, "name": "other"')
+    with pytest.raises(RequestError, match="twice"):
+        manifest.parse(text.encode())
 
 
 @pytest.mark.parametrize(
@@ -45,6 +83,14 @@ def test_a_file_name_that_is_not_plain_is_refused(name):
     ("path", "value"),
     [
         (["format"], 2),
+        (["kind"], "agent"),
+        (["kind"], "other"),
+        (["name"], ""),
+        (["sequence"], -1),
+        (["sequence"], 2**63),
+        (["sequence"], 1.0),
+        (["model", "expected_p50_ms"], "fast"),
+        (["model", "margin"], -0.1),
         (["files"], {}),
         (["files"], []),
         (["files", "in.npy"], "text"),

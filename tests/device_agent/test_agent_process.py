@@ -15,6 +15,7 @@ import pytest
 from agent_process import QUICK, AgentProcess, onnx_model
 from pydantic import TypeAdapter
 
+from device_agent import __version__
 from pipeline.measurement import LayerTiming, Measurement
 
 GONE = hashlib.sha256(b"never sent").hexdigest()
@@ -89,7 +90,7 @@ def upload_bundle(agent, *, model=None, golden=None, runtime="onnxruntime"):
 
 
 def test_hello_states_the_protocol(shared):
-    assert shared.hello == {"hello": {"protocol": 1, "agent_version": "0.1.0"}}
+    assert shared.hello == {"hello": {"protocol": 1, "agent_version": __version__}}
 
 
 def test_status_tells_board_runtimes_and_update(shared):
@@ -103,6 +104,11 @@ def test_status_tells_board_runtimes_and_update(shared):
         "conditions",
         "disk_free_bytes",
         "update",
+        "agent_update",
+        "trust",
+        "uptime_s",
+        "lease",
+        "last_measurements",
     }
     assert "onnxruntime" in [runtime["name"] for runtime in status["runtimes"]]
     assert status["board"]["cores"] >= 1
@@ -354,7 +360,7 @@ def test_bytes_that_are_no_frames_end_the_connection_with_a_word(tmp_path, data)
 
 def test_a_bundle_is_staged_checked_activated_and_committed(agent, tmp_path):
     bundle = upload_bundle(agent)
-    assert agent.result("bundle.stage", {"manifest_sha256": bundle}) == {"bundle": bundle}
+    assert agent.result("bundle.stage", {"manifest_sha256": bundle}) == {"bundle": bundle, "signed_by": None}
     assert agent.error("bundle.activate", {"bundle": bundle})["code"] == "not_checked"
     check = agent.result("bundle.check", {"bundle": bundle})
     assert check["ok"] is True
@@ -368,6 +374,11 @@ def test_a_bundle_is_staged_checked_activated_and_committed(agent, tmp_path):
         "generation": 1,
         "current": bundle,
         "previous": None,
+        "waits_for_confirmation": False,
+        "sequence": 0,
+        "bad": {},
+        "last": "",
+        "fault": None,
     }
     assert (tmp_path / "state/active/current/model.onnx").read_bytes() == onnx_model()
     stray = agent.put(b"stray")
@@ -431,9 +442,9 @@ def test_the_command_prints_version_and_status(tmp_path):
             [sys.executable, "-m", "device_agent", *arguments], capture_output=True, text=True, check=False
         )
 
-    assert run("--version").stdout == "device-agent 0.1.0\n"
-    assert json.loads(run("status", "--state", str(tmp_path)).stdout)["update"]["state"] == "idle"
-    assert run("stdio", "--state", str(tmp_path)).returncode == 2
+    assert run("--version").stdout == f"device-agent {__version__}\n"
+    assert json.loads(run("status", "--json", "--state", str(tmp_path)).stdout)["update"]["state"] == "idle"
+    assert run("no-such-command").returncode == 2
     (tmp_path / "file").write_text("")
     wrong = run("status", "--state", str(tmp_path / "file"))
     assert wrong.returncode == 4

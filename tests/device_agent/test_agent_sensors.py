@@ -1,9 +1,6 @@
-import time
-
 import pytest
 
 from device_agent import facts
-from device_agent.sensors import energy
 from device_agent.sensors.conditions import ConditionSensors, why_missing
 from device_agent.sensors.frequency import fastest_cores
 from device_agent.sensors.memory import MemorySensor
@@ -68,7 +65,7 @@ def test_a_board_without_sensors_reads_none_and_says_why(tmp_path):
 
 
 def test_the_sensors_of_a_board_are_named(board):
-    assert ConditionSensors(0, board).names == [
+    assert facts.sensors(board) == [
         "memory:VmHWM",
         "frequency:cpufreq",
         "thermal:cpu-thermal",
@@ -78,20 +75,44 @@ def test_the_sensors_of_a_board_are_named(board):
     ]
 
 
-def test_energy_is_mean_power_times_time_over_runs(board):
-    with energy.EnergyMeter(energy.find(board)) as meter:
-        time.sleep(0.2)
-    per_run = meter.per_run_mj(100)
-    assert per_run is not None
-    # 2500 mW for at least 0.2 s over 100 runs; how much longer it took is the machine's business
-    assert per_run >= 5.0
+def test_a_watch_keeps_the_extremes_of_what_it_saw(board):
+    def now(mhz, celsius):
+        write(
+            board,
+            {
+                "devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": f"{mhz}000\n",
+                "class/thermal/thermal_zone1/temp": f"{celsius}000\n",
+            },
+        )
+
+    now(1500, 50)
+    watch = ConditionSensors(0, board).watch({0})
+    now(600, 71)
+    watch.look()
+    now(1000, 60)
+    during = watch.during()
+    assert (during["frequency_min_mhz"], during["frequency_max_mhz"]) == (600, 1500)
+    assert during["temperature_max_c"] == 71
+    assert during["throttled"] is False
 
 
-def test_without_a_power_sensor_there_is_no_energy(tmp_path):
-    assert energy.find(tmp_path) is None
-    with energy.EnergyMeter(None) as meter:
-        pass
-    assert meter.per_run_mj(10) is None
+def test_the_clocks_of_all_watched_cores_count(board):
+    write(board, {"devices/system/cpu/cpu3/cpufreq/scaling_cur_freq": "900000\n"})
+    during = ConditionSensors(0, board).watch({0, 3}).during()
+    assert (during["frequency_min_mhz"], during["frequency_max_mhz"]) == (900, 1500)
+
+
+def test_a_firmware_bit_of_since_the_start_counts_only_if_it_is_new(board):
+    firmware = "devices/platform/soc/soc:firmware/get_throttled"
+    watch = ConditionSensors(0, board).watch({0})
+    assert watch.during()["throttled"] is False, "50000 was there before"
+    write(board, {firmware: "70000"})
+    assert watch.during()["throttled"] is True, "the clock was capped between two looks"
+
+
+def test_a_watch_over_a_board_without_sensors_sees_nothing(tmp_path):
+    during = ConditionSensors(0, tmp_path, tmp_path / "proc").watch({0}).during()
+    assert set(during.values()) == {None}
 
 
 def test_the_fastest_kind_of_core_is_chosen_and_core_0_last(tmp_path):

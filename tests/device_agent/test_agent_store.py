@@ -4,7 +4,6 @@ import os
 
 import pytest
 
-from device_agent import store as store_module
 from device_agent.errors import RequestError
 from device_agent.store import RESERVE_BYTES, FileStore
 
@@ -100,9 +99,9 @@ def test_a_disk_that_fills_up_in_a_chunk_loses_nothing_that_had_come(tmp_path, m
 
     store = FileStore(tmp_path)
     store.put(SHA256, len(DATA), 0, DATA[:700])
-    opened = store_module.Path.open
+    opened = os.fdopen
     with monkeypatch.context() as patch:
-        patch.setattr(store_module.Path, "open", lambda *a, **k: Full(opened(*a, **k)))
+        patch.setattr(os, "fdopen", lambda *a, **k: Full(opened(*a, **k)))
         with pytest.raises(OSError, match="No space"):
             store.put(SHA256, len(DATA), 700, DATA[700:])
     assert store.offset(SHA256, len(DATA)) == 700
@@ -128,3 +127,40 @@ def test_collect_removes_what_is_not_kept_and_counts_the_bytes(tmp_path):
     assert store.collect([SHA256]) == (3, 5 + 4)
     assert store.has(SHA256)
     assert not store.has(other)
+
+
+def test_a_file_that_was_measured_is_no_part_of_a_bundle_until_it_is_wanted_for_one(tmp_path):
+    store = FileStore(tmp_path)
+    store.put(SHA256, len(DATA), 0, DATA, "measure")
+    with pytest.raises(RequestError, match="not on the board"):
+        store.path(SHA256)
+    assert store.path(SHA256, "measure").parent.name == "scratch"
+    assert store.has(SHA256)  # asked for a bundle: verified and copied, not sent again
+    assert store.path(SHA256).read_bytes() == DATA
+    assert not (tmp_path / "scratch" / SHA256).exists()
+
+
+def test_a_measured_file_that_the_disk_spoiled_is_sent_again(tmp_path):
+    store = FileStore(tmp_path)
+    store.put(SHA256, len(DATA), 0, DATA, "measure")
+    path = store.path(SHA256, "measure")
+    path.chmod(0o644)
+    path.write_bytes(DATA[:-1] + b"?")
+    assert not store.has(SHA256)
+    assert store.put(SHA256, len(DATA), 0, DATA) == len(DATA)
+    assert store.path(SHA256).read_bytes() == DATA
+
+
+def test_under_a_quota_the_file_used_longest_ago_goes_first_and_none_that_is_in_use(tmp_path):
+    files = [bytes([number]) * 1000 for number in range(4)]
+    names = [hashlib.sha256(data).hexdigest() for data in files]
+    store = FileStore(tmp_path, quota_bytes=3000, in_use=lambda: {names[0]})
+    for number in range(3):
+        store.put(names[number], 1000, 0, files[number])
+        os.utime(tmp_path / "blobs" / names[number], (number, number))
+    store.put(names[3], 1000, 0, files[3])
+    assert [store.has(name) for name in names] == [True, False, True, True]
+    with pytest.raises(RequestError) as caught:
+        store.put("0" * 64, 2500, 0, b"x")
+    assert caught.value.code == "over_quota"
+    assert store.has(names[0])

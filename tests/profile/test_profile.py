@@ -118,7 +118,7 @@ def test_a_profile_file_is_read_whole(tmp_path: Path) -> None:
         Budget("energy", None, 0.6, "p50", "60%"),
     )
     assert profile.accuracy == AccuracyFloor(None, 91.0)
-    assert profile.measuring == MeasuringProtocol(min_runs=64)
+    assert profile.measuring == MeasuringProtocol(min_runs=64, energy=True)  # for there is a budget of energy
 
 
 @pytest.mark.parametrize("share", ["50%%", "0%", "-5%", "101%", "50", "20 ms", "", "NaN%", "1e2%"])
