@@ -228,22 +228,14 @@ def _energy(
     """Return the energy figures or `None`, the method, and why there is no energy per inference."""
     wanted = board.protocol
     usable = [sensor for sensor in power if wanted.energy_estimates or not sensor.estimated]
+    if not wanted.energy:
+        return None, "unavailable: not asked for", "not asked for: energy = true in [measuring]"
     if not power:
         why = "attach a power sensor that the kernel shows in hwmon (such as an INA226), or name an external meter"
         return None, "unavailable: no power sensor found", why
     if not usable:
-        method = f"unavailable: only an estimate is possible ({power[0].method})"
-        return (
-            None,
-            method,
-            "attach a power sensor, or allow estimates: energy_estimates = true in [measuring]",
-        )
-    if not wanted.energy:
-        return (
-            None,
-            f"unavailable: not asked for ({usable[0].method})",
-            "not asked for: energy = true in [measuring]",
-        )
+        why = "attach a power sensor, or allow estimates: energy_estimates = true in [measuring]"
+        return None, f"unavailable: only an estimate is possible ({power[0].method})", why
     watch = board.sensors.watch(board.cores)
 
     def tell(event: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ class Files:
             raise RequestError("bad_request", "parameter 'files' is not a list of objects")
         purpose = _purpose(request.params)
         wanted = [(errors.sha256_of(file, "sha256"), errors.integer(file, "size")) for file in files]
+        self._store.expect(sha256 for sha256, _ in wanted)
         absent = [(sha256, size) for sha256, size in wanted if not self._store.has(sha256, purpose)]
         return {"missing": [{"sha256": s, "offset": self._store.offset(s, size)} for s, size in absent]}
 

@@ -26,7 +26,6 @@ from device_agent.errors import RequestError
 
 RESERVE_BYTES = 8 * 1024 * 1024  # never filled by uploads: the journal must always find room
 PURPOSES = ("bundle", "measure")
-_CHUNK = 1024 * 1024
 
 
 def free_bytes(folder: Path) -> int:
@@ -59,6 +58,7 @@ class FileStore:
         self._in_use = in_use
         self._free = free
         self._lock = threading.RLock()
+        self._expected: set[str] = set()
         for part in self._homes.values():
             make_folder(part, 0o711)  # workers may be another user, and know what they look for
         make_folder(self._incoming, 0o700)
@@ -80,11 +80,16 @@ class FileStore:
             "unknown_file", f"file {sha256} is not on the board", "send it with files.put first"
         )
 
+    def expect(self, digests: Iterable[str]) -> None:
+        """Let the files of the upload under way not drive each other out."""
+        with self._lock:
+            self._expected = set(digests)
+
     def has(self, sha256: str, purpose: str = "bundle") -> bool:
         """Say whether a whole, verified file is there for this purpose.
 
-        A file that was measured and is now sent in a bundle is not sent again: its content is verified and
-        copied. That alone activates nothing: a bundle is what a signed manifest names.
+        A file that was measured and is now sent in a bundle is not sent again: its content is verified and it
+        is moved. That alone activates nothing: a bundle is what a signed manifest names.
         """
         with self._lock:
             if (self._homes["bundle"] / sha256).is_file():
@@ -169,7 +174,7 @@ class FileStore:
         lacking = self._lacking(wanted)
         if lacking <= 0:
             return
-        kept = {keep, *self._in_use()}
+        kept = {keep, *self._expected, *self._in_use()}
         spare = sorted(
             (path for path in self._files() if path.name not in kept), key=lambda p: p.stat().st_mtime
         )
@@ -229,23 +234,12 @@ class FileStore:
         sync_folder(self._incoming)
 
     def _adopt(self, measured: Path) -> bool:
-        """Copy a measured file to where bundles are made of, verified on its way; False if it is spoiled."""
-        size = measured.stat().st_size
-        self._make_room(size, keep=measured.name)
-        copy = self._incoming / f"{measured.name}.copy"
-        try:
-            with measured.open("rb") as source, copy.open("wb") as target:
-                while chunk := source.read(_CHUNK):
-                    target.write(chunk)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(copy)  # noqa: PTH108
-            raise
-        os.replace(copy, self._incoming / measured.name)  # noqa: PTH105
-        try:
-            self._finish(measured.name, self._homes["bundle"])
-        except RequestError:
-            return False
-        finally:
+        """Move a measured file to where bundles are made of, verified once more; False if it is spoiled."""
+        if digest_of(measured) != measured.name:
             os.unlink(measured)  # noqa: PTH108
+            return False
+        home = self._homes["bundle"]
+        os.replace(measured, home / measured.name)  # noqa: PTH105
+        sync_folder(home)
+        sync_folder(measured.parent)
         return True

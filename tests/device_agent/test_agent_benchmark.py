@@ -192,9 +192,10 @@ def test_the_cap_of_the_warm_up_is_exceeded_by_less_than_one_inference():
 
 
 def test_what_could_not_be_measured_is_none_with_a_reason(tmp_path):
-    found = measure(Sleeper(lambda _: 0.1), QUICK, tmp_path)
+    found = measure(Sleeper(lambda _: 0.1), QUICK._replace(energy=True), tmp_path)
     assert found["energy_mj"] is None
     assert found["energy_method"] == "unavailable: no power sensor found"
+    assert "attach a power sensor" in found["missing"]["energy_mj"]
     assert found["energy"] is None
     assert found["operators"] is None
     assert set(found["during"].values()) == {None}
@@ -226,7 +227,7 @@ def test_no_sensor_is_read_when_no_energy_was_asked_for(tmp_path):
     found = measure(Sleeper(lambda _: 0.1), QUICK, tmp_path, power=(supply,))
     assert supply.readings == 0
     assert found["energy_mj"] is None
-    assert found["energy_method"] == "unavailable: not asked for (hwmon:test)"
+    assert found["energy_method"] == "unavailable: not asked for"
 
 
 def test_an_estimating_sensor_is_used_only_where_that_is_allowed(tmp_path):

@@ -375,3 +375,20 @@ def test_metrics_are_prometheus_text(daemon):
     assert all(line.startswith(("# HELP ", "# TYPE ")) or sample.fullmatch(line) for line in lines), lines
     assert 'device_agent_errors_total{code="bad_request"} 1' in lines
     assert any(line.startswith("device_agent_resident_bytes ") for line in lines)
+
+
+def test_the_boards_application_is_stopped_while_it_measures(tmp_path):
+    hooks = tmp_path / "hooks"
+    hooks.mkdir()
+    for name in ("before-measure", "after-measure"):
+        hook = hooks / name
+        hook.write_text(f"#!/bin/sh\necho {name} >> {tmp_path}/said\n")
+        hook.chmod(0o755)
+    daemon = Daemon(tmp_path, "--hooks", str(hooks)).start()
+    try:
+        daemon.ask("measure", **how(file=daemon.put(onnx_model(), "measure")))
+        assert (tmp_path / "said").read_text().split() == ["before-measure", "after-measure"]
+        (hooks / "before-measure").chmod(0o777)
+        assert daemon.error("measure", **how(file=daemon.put(onnx_model(), "measure"))) == "hook_failed"
+    finally:
+        daemon.stop()

@@ -8,7 +8,9 @@ import pytest
 import device_agent
 
 UNIT = Path(device_agent.__file__).parent / "device-agent.service"
-needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not on PATH")
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not on PATH"
+)
 
 
 @needs_systemd
@@ -35,7 +37,9 @@ def test_the_unit_is_well_formed(tmp_path):
 def test_the_unit_starts_what_the_command_line_knows():
     from device_agent.cli import _parser
 
-    command = re.search(r"^ExecStart=/usr/bin/python3 -m device_agent (.+)$", UNIT.read_text(), re.MULTILINE)[1]
+    command = re.search(r"^ExecStart=/usr/bin/python3 -m device_agent (.+)$", UNIT.read_text(), re.MULTILINE)[
+        1
+    ]
     launched = _parser().parse_args(command.split())
     assert launched.command == "launch"
     assert str(launched.keys) == "/etc/device-agent/trusted_keys.json"
