@@ -19,7 +19,7 @@ from device_agent import __version__, client, systemd
 from device_agent.agent import Agent
 from device_agent.errors import RequestError
 from device_agent.log import log
-from device_agent.peers import Peer, Roles, group_id
+from device_agent.peers import OPERATOR, Peer, Roles, group_id
 from device_agent.request import Session
 from device_agent.server import Server
 from device_agent.settings import Listening, Settings
@@ -29,6 +29,7 @@ from device_agent.trees import EXIT_RESTART
 
 MOST_CONNECTIONS = 32
 MOST_OF_ONE_USER = 16
+KEPT_FOR_OPERATORS = 8
 _SECONDS_TO_END = 10.0
 
 
@@ -133,14 +134,20 @@ class _Daemon:
         peer = self._roles.identify(connection)
         with self._turn:
             same = sum(other.uid == peer.uid for other, _ in self._connections.values())
-            if len(self._connections) >= MOST_CONNECTIONS or same >= MOST_OF_ONE_USER:
+            places = MOST_CONNECTIONS - (0 if OPERATOR in peer.roles else KEPT_FOR_OPERATORS)
+            if len(self._connections) >= places or same >= MOST_OF_ONE_USER:
                 log("warning", "too many connections", peer=str(peer))
                 connection.close()
                 return
             stream = SocketStream(connection)
             thread = threading.Thread(target=self._serve, args=(connection, stream, peer), daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # the system has no thread left; others may give theirs back
+                log("warning", "accept", why=str(error))
+                connection.close()
+                return
             self._connections[thread] = (peer, stream)
-        thread.start()
 
     def _serve(self, connection: socket.socket, stream: SocketStream, peer: Peer) -> None:
         try:

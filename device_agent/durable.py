@@ -9,8 +9,14 @@ import os
 from pathlib import Path
 from typing import Any, Optional
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 _RESERVE = "reserve"
 _RESERVE_BYTES = 64 * 1024
+
+
+def no_link(path: str, flags: int) -> int:
+    """Open a file for `open`, but not through a symbolic link that somebody put in its place."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o644)
 
 
 def sync_file(path: Path) -> None:
@@ -32,7 +38,7 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
     """Replace a file by a JSON object; after a crash it holds either the old object or the new."""
     temporary = path.with_name(path.name + ".new")
     try:
-        with temporary.open("w", encoding="utf-8") as stream:
+        with open(temporary, "w", encoding="utf-8", opener=no_link) as stream:
             json.dump(record, stream, sort_keys=True, indent=1)
             stream.flush()
             os.fsync(stream.fileno())
@@ -59,14 +65,19 @@ def point(link: Path, target: Optional[str]) -> None:
 
 
 def make_folder(folder: Path, mode: int) -> None:
-    """Make a folder, if it is not there, with these rights whatever the umask is."""
+    """Make a folder, if it is not there, with these rights whatever the umask is; a link to one is refused."""
     folder.mkdir(parents=True, exist_ok=True)
+    if folder.is_symlink():
+        raise NotADirectoryError(errno.ENOTDIR, "a link instead of a folder", str(folder))
     if folder.stat().st_mode & 0o777 != mode:
-        folder.chmod(mode)
+        with contextlib.suppress(OSError):  # a disk that became read-only is still to be read
+            folder.chmod(mode)
 
 
 def remove_tree(folder: Path) -> None:
     """Take a folder away, if it is there; links in it are removed, never followed."""
+    if folder.is_symlink():
+        os.unlink(folder)  # noqa: PTH108
     try:
         entries = list(os.scandir(folder))
     except FileNotFoundError:
@@ -94,14 +105,17 @@ def keep_reserve(folder: Path) -> None:
     """Put a few blocks aside, so that going back to the old model works on a disk that others have filled."""
     path = folder / _RESERVE
     try:
+        if path.is_symlink():
+            os.unlink(path)  # noqa: PTH108
         if path.stat().st_size == _RESERVE_BYTES:
             return
     except FileNotFoundError:
         pass
     try:
-        path.write_bytes(b"\0" * _RESERVE_BYTES)
+        with open(path, "wb", opener=no_link) as stream:
+            stream.write(b"\0" * _RESERVE_BYTES)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
         with contextlib.suppress(OSError):
             os.unlink(path)  # noqa: PTH108

@@ -1,8 +1,10 @@
 """The one error that the agent answers with, and the reading of request parameters that raises it.
 
 Codes: bad_request, bad_digest, bad_offset, bad_manifest, missing_files, unknown_file, not_checked,
-not_staged, not_activated, no_previous, disk_full, storage, runtime_missing, model_refused, worker_died,
-timed_out, out_of_memory, cancelled, busy, locked, protocol_mismatch, bad_frame, internal.
+not_staged, not_activated, not_confirmed, no_previous, older_refused, bundle_bad, untrusted, no_trust, disk_full,
+over_quota, storage, runtime_missing, model_refused, worker_died, no_worker_user, hook_failed, timed_out,
+out_of_memory, cancelled, busy, locked, unsupported, not_allowed, no_agent, no_model, no_meter, bad_input,
+protocol_mismatch, bad_frame, internal.
 """
 
 from __future__ import annotations
@@ -19,14 +21,19 @@ class RequestError(Exception):
     """A request that cannot be served: a code for programs, a message and a hint for people."""
 
     def __init__(self, code: str, message: str, hint: str = "") -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.code = code
-        self.message = message
-        self.hint = hint
+        self.message = printable(message)
+        self.hint = printable(hint)
 
     def as_dict(self) -> dict[str, str]:
         """Return the `error` object of an answer."""
         return {"code": self.code, "message": self.message, "hint": self.hint}
+
+
+def printable(text: str) -> str:
+    """Return a text without what a terminal would obey: a model or a client may have chosen its words."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
 
 def from_os_error(error: OSError) -> RequestError:

@@ -34,6 +34,7 @@ class Journal(NamedTuple):
         from_generation: the one to fall back to.
         confirm: the application has to confirm the activation.
         starts: how often the board's agent was started since the activation (updates of the agent only).
+        generations: the highest generation number that was ever given; none is given twice.
         sequence: the highest sequence number that was ever activated here.
         sequence_bundle: the bundle that had it.
         crashes: by bundle, how often its check killed the checker.
@@ -47,6 +48,7 @@ class Journal(NamedTuple):
     from_generation: Optional[int] = None
     confirm: bool = False
     starts: int = 0
+    generations: int = 0
     sequence: int = 0
     sequence_bundle: Optional[str] = None
     crashes: Mapping[str, int] = {}
@@ -71,7 +73,7 @@ def read(folder: Path) -> Journal:
         _check(journal)
     except FileNotFoundError:
         return Journal()
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise RequestError(
             "storage", f"{path} is damaged: {error}", "remove that file; the active bundle stays as it is"
         ) from error
@@ -90,3 +92,7 @@ def _check(journal: Journal) -> None:
         raise ValueError("sequence and starts are not whole numbers")
     if not isinstance(journal.crashes, dict) or not isinstance(journal.bad, dict):
         raise ValueError("crashes and bad are not objects")
+    if not all(isinstance(count, int) for count in journal.crashes.values()):
+        raise ValueError("crashes are not counted")
+    if not all(isinstance(why, str) for why in journal.bad.values()):
+        raise ValueError("bad says no reasons")

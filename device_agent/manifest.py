@@ -8,6 +8,7 @@ stands for the whole bundle, and a signature of those bytes is a signature of ev
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, NamedTuple, Optional
 
@@ -22,6 +23,7 @@ FILE = "manifest.json"
 SIGNATURES = "signatures.json"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _DEEPEST = 8
+_MOST_LEVELS = 50
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+-]{0,39}")
 
 
@@ -72,10 +74,16 @@ def parse(data: bytes) -> Manifest:
     """
     _require(len(data) <= MAX_BYTES, f"it is longer than {MAX_BYTES} bytes")
     try:
-        document = json.loads(data.decode("utf-8"), object_pairs_hook=_without_repeats)
+        document = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_without_repeats,
+            parse_float=_finite,
+            parse_constant=_finite,
+        )
     except (ValueError, RecursionError) as error:
         raise _unusable(f"it is not JSON: {str(error)[:200]}") from error
     _require(isinstance(document, dict), "it is not an object")
+    _require(not _is_deep(document), f"it is nested in more than {_MOST_LEVELS} levels")
     _require(document.get("format") == 1, "its format is not 1")
     kind = _text(document.get("kind", "model"), "kind")
     _require(kind in ("model", "agent"), f"kind {kind[:100]!r} is neither model nor agent")
@@ -122,6 +130,23 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a name comes twice in one object")
     return found
+
+
+def _finite(text: str) -> float:
+    """Refuse NaN and infinity: they are no JSON, and the agent could not tell them to anybody."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is no number of JSON")
+    return number
+
+
+def _is_deep(document: object) -> bool:
+    """Say whether a document could exhaust the stack of another reader that begins deeper than this one."""
+    level: list[Any] = [document]
+    for _ in range(_MOST_LEVELS):
+        inner = [value.values() if isinstance(value, dict) else value for value in level]
+        level = [each for values in inner for each in values if isinstance(each, (dict, list))]
+    return bool(level)
 
 
 def _unusable(what: str) -> RequestError:

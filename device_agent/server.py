@@ -26,7 +26,8 @@ EXIT_BAD_PEER = 3
 MOST_REQUESTS = 32
 _QUEUED_CHUNKS = 16  # of at most 1 MiB each; then the host has to wait
 _MOST_HEADER = 1024 * 1024
-_MOST_HEADER_OF_READERS = 64 * 1024
+_MOST_HEADER_OF_READERS = 4 * 1024
+_MOST_REQUESTS_OF_READERS = 8
 _END_S = 5.0
 
 
@@ -46,6 +47,7 @@ class Server:
         operator = OPERATOR in session.peer.roles
         self._most_header = _MOST_HEADER if operator else _MOST_HEADER_OF_READERS
         self._most_payload = MAX_PAYLOAD if operator else 0
+        self._most_requests = MOST_REQUESTS + _QUEUED_CHUNKS if operator else _MOST_REQUESTS_OF_READERS
 
     def serve(self) -> int:
         """Serve until the stream ends; returns the exit status for an agent that serves nobody else."""
@@ -101,26 +103,34 @@ class Server:
         with self._running_turn:
             if number in self._running:
                 raise WireError(f"request {number} is under way already")
-            full = len(self._running) >= MOST_REQUESTS + _QUEUED_CHUNKS
+            full = len(self._running) >= self._most_requests
             if not full:
                 self._running[number] = cancellation
-        if full:
-            fault = RequestError("busy", f"{MOST_REQUESTS} requests are under way", "ask again later")
-            self._send({"id": number, "error": fault.as_dict()})
-        elif method.startswith("files."):
-            self._queue(frame, cancellation)
-        else:
-            self._start(frame, cancellation)
+        if full or not self._begin(frame, cancellation):
+            fault = RequestError("busy", f"{len(self._running)} requests are under way", "ask again later")
+            self._send({"id": number, "error": fault.as_dict()}, number)
+
+    def _begin(self, frame: Frame, cancellation: Cancellation) -> bool:
+        """Have a request served; False when the system has no thread left for it."""
+        try:
+            if frame.header["method"].startswith("files."):
+                self._queue(frame, cancellation)
+            else:
+                self._start(frame, cancellation)
+        except RuntimeError:
+            return False
+        return True
 
     def _start(self, frame: Frame, cancellation: Cancellation) -> None:
         thread = threading.Thread(target=self._answer, args=(frame, cancellation), daemon=True)
-        self._threads = {other for other in self._threads if other.is_alive()} | {thread}
         thread.start()
+        self._threads = {other for other in self._threads if other.is_alive()} | {thread}
 
     def _queue(self, frame: Frame, cancellation: Cancellation) -> None:
         if self._filer is None:
-            self._filer = threading.Thread(target=self._serve_files, name="files", daemon=True)
-            self._filer.start()
+            filer = threading.Thread(target=self._serve_files, name="files", daemon=True)
+            filer.start()
+            self._filer = filer
         self._file_requests.put((frame, cancellation))
 
     def _serve_files(self) -> None:
@@ -142,9 +152,7 @@ class Server:
             answer = {"error": RequestError("internal", f"the agent failed at {method}: {error!r}").as_dict()}
         if "error" in answer:
             self._agent.counters.add("errors", answer["error"]["code"])
-        with self._running_turn:
-            self._running.pop(number, None)
-        self._send({"id": number, **answer})
+        self._send({"id": number, **answer}, number)
 
     def _result(self, number: int, method: str, frame: Frame, cancellation: Cancellation) -> dict[str, Any]:
         cancellation.raise_if_cancelled()
@@ -173,9 +181,15 @@ class Server:
     def _refuse(self, code: str, message: str, hint: str = "") -> None:
         self._send({"error": RequestError(code, message, hint).as_dict()})
 
-    def _send(self, header: dict[str, Any]) -> None:
-        """Send one frame; a host that is gone is noticed by the reader, one that takes nothing is let go."""
+    def _send(self, header: dict[str, Any], ended: Optional[int] = None) -> None:
+        """Send one frame; a host that is gone is noticed by the reader, one that takes nothing is let go.
+
+        A request that ended is under way until it is the turn of its answer: whoever reads none cannot begin more.
+        """
         with self._sink_turn:
+            if ended is not None:
+                with self._running_turn:
+                    self._running.pop(ended, None)
             try:
                 write_frame(self._stream, header)
             except WireError as error:
@@ -193,8 +207,10 @@ class Server:
             cancellation.cancel()
         self._agent.measuring.forget(self._session)
         if self._filer is not None:
-            with contextlib.suppress(queue.Full):
-                self._file_requests.put(None, timeout=_END_S)
+            with contextlib.suppress(queue.Empty):
+                while True:  # what waits there is cancelled; and there must be room for the end
+                    self._file_requests.get_nowait()
+            self._file_requests.put(None)
             self._threads.add(self._filer)
         for thread in self._threads:
             thread.join(timeout=_END_S)

@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 from device_agent import peers
 from device_agent.agent import Agent
+from device_agent.durable import no_link
 from device_agent.errors import RequestError, from_os_error
 from device_agent.request import Session
 from device_agent.server import EXIT_DONE, Server
@@ -103,21 +104,23 @@ def locked(folder: Path) -> Iterator[None]:
         RequestError: `locked`, naming the process that holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+", encoding="utf-8") as stream:
+    note = folder / "lock"
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)  # which a full or read-only disk allows, too
+    try:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            stream.seek(0)
-            holder = stream.read().strip() or "unknown"
+            holder = note.read_text(encoding="utf-8").strip() if note.is_file() else "unknown"
             raise RequestError(
                 "locked",
                 f"another agent (process {holder}) uses the state folder {folder}",
                 "wait for it to end, or end it",
             ) from None
-        stream.truncate(0)
-        stream.write(f"{os.getpid()}\n")
-        stream.flush()
+        with contextlib.suppress(OSError), open(note, "w", encoding="utf-8", opener=no_link) as stream:
+            stream.write(f"{os.getpid()}\n")
         yield
+    finally:
+        os.close(descriptor)
 
 
 def _begin() -> tuple[BinaryIO, BinaryIO]:

@@ -25,6 +25,7 @@ from device_agent.durable import make_folder, sync_file, sync_folder
 from device_agent.errors import RequestError
 
 RESERVE_BYTES = 8 * 1024 * 1024  # never filled by uploads: the journal must always find room
+MOST_UNFINISHED = 64  # uploads; the oldest are forgotten
 PURPOSES = ("bundle", "measure")
 
 
@@ -133,6 +134,7 @@ class FileStore:
             if offset + len(chunk) > size:
                 raise RequestError("bad_request", f"{offset + len(chunk)} bytes came of a file of {size}")
             self._make_room(size - there, keep=sha256)
+            self._forget_oldest_uploads()
             self._append(self._incoming / sha256, offset, chunk)
             if offset + len(chunk) == size:
                 self._finish(sha256, self._homes[purpose])
@@ -178,11 +180,18 @@ class FileStore:
         spare = sorted(
             (path for path in self._files() if path.name not in kept), key=lambda p: p.stat().st_mtime
         )
+        if lacking > sum(path.stat().st_size for path in spare):
+            self._refuse(wanted)  # and lets nothing go for what does not fit anyway
         while spare and lacking > 0:
             self._remove(spare.pop(0))
             lacking = self._lacking(wanted)
         if lacking > 0:
             self._refuse(wanted)
+
+    def _forget_oldest_uploads(self) -> None:
+        begun = sorted(self._incoming.iterdir(), key=lambda path: path.lstat().st_mtime)
+        for path in begun[:-MOST_UNFINISHED]:
+            os.unlink(path)  # noqa: PTH108
 
     def _lacking(self, wanted: int) -> int:
         over_disk = wanted + RESERVE_BYTES - self._free(self._incoming)
@@ -220,6 +229,7 @@ class FileStore:
 
     def _finish(self, sha256: str, home: Path) -> None:
         partial = self._incoming / sha256
+        partial.chmod(0o444)
         sync_file(partial)
         found = digest_of(partial)
         if found != sha256:
@@ -228,7 +238,6 @@ class FileStore:
             raise RequestError(
                 "bad_digest", f"the file was to be {sha256} and came as {found}", "send it again"
             )
-        partial.chmod(0o444)
         os.replace(partial, home / sha256)  # noqa: PTH105
         sync_folder(home)
         sync_folder(self._incoming)

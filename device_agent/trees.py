@@ -39,7 +39,15 @@ def launch(settings: Settings, listening: Listening) -> NoReturn:
     log("info", "launch", tree=str(tree or "installed"))
     isolated = ["-P"] if sys.version_info >= (3, 11) else []
     # without site-packages (-S): it needs none, its workers do without being told, and it is 0.5 MB smaller
-    command = [sys.executable, "-S", *isolated, "-m", "device_agent.launched", told(settings, listening)]
+    command = [
+        sys.executable,
+        "-S",
+        "-B",
+        *isolated,
+        "-m",
+        "device_agent.launched",
+        told(settings, listening),
+    ]
     os.execve(sys.executable, command, environment)  # noqa: S606
 
 

@@ -14,7 +14,6 @@ worth nothing here.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
 import stat
@@ -121,7 +120,7 @@ def _fault(
         return "this key is not trusted here"
     try:
         raw = base64.b64decode(str(signature), validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one; text that is not ASCII is another
         return "the signature is not base64"
     return None if _is_good(keys[signer]["public"], raw, CONTEXT + manifest) else "the signature is wrong"
 

@@ -105,10 +105,14 @@ class Updater:
 
     def folder_of(self, bundle: str) -> Path:
         """Return the folder of a bundle on the board, or raise `not_staged`."""
-        folder = self._folder / "bundles" / bundle
+        folder = self.bundle_folder(bundle)
         if not folder.is_dir():
             raise RequestError("not_staged", f"bundle {bundle} is not on the board", "stage it first")
         return folder
+
+    def bundle_folder(self, bundle: str) -> Path:
+        """Return where a bundle lies if it is on the board."""
+        return self._folder / "bundles" / bundle
 
     def contents(self, bundle: str) -> manifest.Manifest:
         """Return the manifest of a bundle on the board."""
@@ -127,7 +131,7 @@ class Updater:
         """
         with self._acting():
             self._end_activation()
-            contents = manifest.parse(staging.read_manifest(self._store.path(digest)))
+            contents = staging.stored_manifest(self._store, digest)
             self._require_kind(contents)
             self._require_good(digest)
             if not allow_downgrade:
@@ -173,8 +177,7 @@ class Updater:
         """Write down that the checker did not outlive the bundle; after `MOST_CRASHES` of these it is bad."""
         with self._acting():
             if self._journal.state == "checking" and self._journal.bundle == bundle:
-                self._write("staged", bundle=bundle)
-                self._count_crashes(bundle, why)
+                self._end_crashed_check(bundle, why)
 
     # --- activate and what follows ----------------------------------------------------------------------------
 
@@ -195,6 +198,8 @@ class Updater:
                     f"bundle {bundle} is not a staged bundle whose check passed",
                     "bundle.stage, then bundle.check",
                 )
+            self._require_whole(bundle)
+            self._require_good(bundle)
             status = self.status()
             previous = status.previous if status.current == bundle else status.current
             return self._flip(bundle, previous, confirm)
@@ -217,6 +222,7 @@ class Updater:
                         "the activation waits for the application's confirmation",
                         "bundle.confirm",
                     )
+                self._require_good(bundle)
                 self._write("committed", bundle=bundle, generation=journal.generation)
                 self._tidy()
             return journal.generation
@@ -234,6 +240,7 @@ class Updater:
         with self._acting():
             if self._journal.state in _UNCOMMITTED:
                 self._undo_activation(why)
+                self._leave_bad("went back: the bundle before was marked bad")
             elif self._journal.state in _STAGED:
                 self._write("idle")
                 self._tidy()
@@ -247,6 +254,7 @@ class Updater:
             journal = self._journal
             if journal.state == "activated" and journal.generation == generation and journal.confirm:
                 self._undo_activation(f"rolled back: the application did not confirm within {seconds:g} s")
+                self._leave_bad("went back: the bundle before was marked bad")
 
     def mark_bad(self, bundle: str, why: str) -> Optional[str]:
         """Never activate this bundle again; if it is the current one, go back. Returns the current bundle.
@@ -254,15 +262,7 @@ class Updater:
         A bad bundle with nothing whole and good to go back to stays, and the status says so.
         """
         with self._acting():
-            self._write_again(bad={**self._journal.bad, bundle: why[:500]})
-            status = self.status()
-            if self._journal.state in _UNCOMMITTED and self._journal.bundle == bundle:
-                self._undo_activation(f"rolled back: {why[:200]}")
-            elif self._journal.state in _STAGED and self._journal.bundle == bundle:
-                self._write("idle")
-                self._tidy()
-            elif status.current == bundle and status.previous and status.previous not in self._journal.bad:
-                self._return_to_previous(f"went back to the previous bundle: {why[:200]}", keep=False)
+            self._condemn(bundle, why)
             return self.status().current
 
     def forgive(self, bundle: str) -> None:
@@ -282,23 +282,26 @@ class Updater:
             return None
         why = f"spoiled on the disk: {', '.join(spoiled)[:200]}"
         with self._acting():
-            status = self.status()
-            whole = status.previous and not staging.spoiled_files(self._folder / "bundles" / status.previous)
-            if status.current != current or self._journal.state in _UNCOMMITTED or not whole:
+            for sha256 in spoiled.values():
+                with contextlib.suppress(OSError):
+                    self._store.drop(sha256)
+            uncommitted = self._journal.state in _UNCOMMITTED
+            if self.status().current != current or uncommitted or self._refuge() is None:
                 self._write_again(last=f"the current bundle is {why}; there is no whole one to go back to")
             else:
                 self._return_to_previous(f"went back to the previous bundle; this one was {why}", keep=False)
-            for sha256 in spoiled.values():
-                self._store.drop(sha256)
             return self._journal.last
 
     def files_in_use(self) -> set[str]:
-        """Return the digests of all files of the current, previous and staged bundles, manifests included."""
-        with self._turn:
-            used = set()
-            for bundle in self._bundles_in_use():
-                used |= {bundle, *(file.sha256 for file in self.contents(bundle).files.values())}
-            return used
+        """Return the digests of all files of the current, previous and staged bundles, manifests included.
+
+        It takes no turn: the store asks while it holds its own lock, which whoever has the turn may wait for.
+        """
+        used = self._bundles_in_use()
+        for bundle in list(used):
+            with contextlib.suppress(RequestError, OSError):  # spoiled, or let go this moment
+                used |= {file.sha256 for file in self.contents(bundle).files.values()}
+        return used
 
     # --- how ------------------------------------------------------------------------------------------------
 
@@ -328,18 +331,52 @@ class Updater:
         elif journal.state == "staging":
             self._retreat()
         elif journal.state == "checking" and journal.bundle:
-            self._write("staged", bundle=journal.bundle)
-            self._count_crashes(journal.bundle, "the agent or the board went down while it was checked")
-        status = self.status()
-        bad = self._journal.bad
-        if status.current in bad and status.previous is not None and status.previous not in bad:
-            self._return_to_previous("went back: the current bundle was marked bad", keep=False)
+            self._end_crashed_check(journal.bundle, "the agent or the board went down while it was checked")
+        self._leave_bad("went back: the current bundle was marked bad")
         self._tidy()
 
-    def _count_crashes(self, bundle: str, why: str) -> None:
+    def _end_crashed_check(self, bundle: str, why: str) -> None:
+        """Let the bundle be checked once more, or never again."""
         count = self._journal.crashes.get(bundle, 0)
         if count >= MOST_CRASHES:
-            self.mark_bad(bundle, f"its check failed {count} times; the last time: {why}")
+            self._condemn(bundle, f"its check failed {count} times; the last time: {why}")
+        else:
+            self._write("staged", bundle=bundle)
+
+    def _condemn(self, bundle: str, why: str) -> None:
+        """Write down that a bundle is bad and leave it; a staged one in one step, so that it cannot stay staged."""
+        bad = {**self._journal.bad, bundle: why[:500]}
+        own = self._journal.bundle == bundle
+        if own and self._journal.state in _STAGED:
+            self._write("idle", bad=bad)
+        else:
+            self._write_again(bad=bad)
+        if own and self._journal.state in _UNCOMMITTED:
+            self._undo_activation(f"rolled back: {why[:200]}")
+        self._leave_bad(f"went back to the previous bundle: {why[:200]}")
+        self._tidy()
+
+    def _leave_bad(self, why: str) -> None:
+        """Go back if the current bundle is bad and there is a refuge."""
+        if self.status().current in self._journal.bad and self._refuge():
+            self._return_to_previous(why, keep=False)
+
+    def _refuge(self) -> Optional[str]:
+        """Return the previous bundle if it is good and whole."""
+        previous = self.status().previous
+        if previous is None or previous in self._journal.bad:
+            return None
+        return None if staging.spoiled_files(self._folder / "bundles" / previous) else previous
+
+    def _require_whole(self, bundle: str) -> None:
+        spoiled = staging.spoiled_files(self.bundle_folder(bundle))
+        if spoiled:
+            for sha256 in spoiled.values():
+                self._store.drop(sha256)
+            self._retreat()
+            raise RequestError(
+                "bad_digest", f"spoiled on the disk: {', '.join(spoiled)[:200]}", "send and stage it again"
+            )
 
     def _require_kind(self, contents: manifest.Manifest) -> None:
         if contents.kind != self._kind:
@@ -374,19 +411,26 @@ class Updater:
         status = self.status()
         return digest in (status.current, status.previous)
 
-    def _flip(self, bundle: str, previous: Optional[str], confirm: bool = False, last: str = "") -> int:
-        """Write down, build the generation, point `active` at it, write down."""
+    def _flip(
+        self,
+        bundle: str,
+        previous: Optional[str],
+        confirm: bool = False,
+        last: str = "",
+        state: str = "activated",
+    ) -> int:
+        """Write down, build the generation, point `active` at it, write down that it is now `state`."""
         origin = active_generation(self._folder)
-        generation = (origin or 0) + 1
+        generation = max(origin or 0, self._journal.generations) + 1
         place = {"bundle": bundle, "generation": generation, "from_generation": origin}
         sequence = max(self._journal.sequence, self.contents(bundle).sequence)
         holder = bundle if sequence > self._journal.sequence else self._journal.sequence_bundle
-        seen = {"sequence": sequence, "sequence_bundle": holder}
+        seen = {"sequence": sequence, "sequence_bundle": holder, "generations": generation}
         self._write("activating", **place, **seen, confirm=confirm, last=last or self._journal.last)
         try:
             self._build_generation(generation, bundle, previous)
             point(self._folder / "active", f"generations/{generation}")
-            self._write("activated", **place, confirm=confirm)
+            self._write(state, **place, confirm=confirm)
         except OSError:
             self._undone = True  # the next request, or the next start, goes back first
             with contextlib.suppress(OSError):
@@ -405,6 +449,7 @@ class Updater:
 
     def _undo_activation(self, why: str) -> None:
         origin = self._journal.from_generation
+        self._undone = True  # until it is done
         with durable.room_from_reserve(self._folder):
             self._write_again(state="rolling back")
             point(self._folder / "active", None if origin is None else f"generations/{origin}")
@@ -424,9 +469,10 @@ class Updater:
         if status.previous is None:
             raise RequestError("no_previous", "there is no earlier bundle to go back to")
         self._require_good(status.previous)
+        if self._refuge() is None:
+            raise RequestError("no_previous", "the previous bundle was spoiled on the disk")
         with durable.room_from_reserve(self._folder):
-            generation = self._flip(status.previous, status.current if keep else None, last=why)
-            self._write("committed", bundle=status.previous, generation=generation)
+            self._flip(status.previous, status.current if keep else None, last=why, state="committed")
         self._tidy()
 
     def _bundles_in_use(self) -> set[str]:
@@ -437,9 +483,14 @@ class Updater:
     def _tidy(self) -> None:
         """Remove what no state refers to any more: other generations, other bundles, half-made ones.
 
-        Best effort: what a failing disk leaves lying is removed another time.
+        Best effort: what a failing disk leaves lying is removed another time. Not while an activation is under
+        way: the generation to go back to is still needed.
         """
+        if self._journal.state in _UNCOMMITTED:
+            return
         with contextlib.suppress(OSError):
+            for half_made in self._folder.glob("*.new"):
+                half_made.unlink()
             generation = str(active_generation(self._folder))
             for folder in (self._folder / "generations").iterdir():
                 if folder.name != generation:
@@ -456,7 +507,13 @@ class Updater:
 
     def _write_again(self, **changes: Any) -> None:
         journal = self._journal._replace(**changes)
-        journal.write(self._folder)
+        try:
+            journal.write(self._folder)
+        except OSError as error:
+            if error.errno not in durable.FULL:
+                raise
+            with durable.room_from_reserve(self._folder):
+                journal.write(self._folder)
         self._journal = journal
 
 

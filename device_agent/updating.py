@@ -6,9 +6,9 @@ one is checked and in what follows its activation.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Optional
 
 from device_agent import errors, manifest, staging
@@ -17,6 +17,7 @@ from device_agent.errors import RequestError
 from device_agent.lease import Leases
 from device_agent.log import log
 from device_agent.measuring import WAIT_S, events
+from device_agent.peers import OPERATOR
 from device_agent.protocol import MeasuringProtocol
 from device_agent.request import Params, Request
 from device_agent.settings import Settings
@@ -26,6 +27,8 @@ from device_agent.update import Updater
 from device_agent.workers import Job, Workers
 
 _LONGEST_CONFIRMATION_S = 7 * 24 * 3600.0
+MOST_SIGNATURES = 16
+_LONGEST_SIGNATURE = 200
 _CHECKS = 3  # of a model that seems too slow: the board may just have been busy
 _DEADLY = ("worker_died", "timed_out", "out_of_memory")  # a check that ends so counts as a crash
 
@@ -104,8 +107,8 @@ class Updating:
         """Serve `bundle.stage`."""
         digest = errors.sha256_of(request.params, "manifest_sha256")
         signatures = _signatures(request.params)
-        contents = manifest.parse(staging.read_manifest(self._store.path(digest)))
-        signed = self._verify(digest, signatures, request)
+        contents = staging.stored_manifest(self._store, digest)
+        signed = self._verify(self._store.path(digest), digest, signatures, request)
         downgrade = request.params.get("allow_downgrade") is True
         self._updaters[contents.kind].stage(digest, signatures, allow_downgrade=downgrade)
         log("info", "staged", bundle=digest, kind=contents.kind, sequence=contents.sequence, **signed)
@@ -129,6 +132,9 @@ class Updating:
                 else:
                     updater.end_check(bundle, ok=False)
                 raise
+            except OSError:  # the agent's own trouble, and no fault of the bundle
+                updater.end_check(bundle, ok=False)
+                raise
             updater.end_check(bundle, ok=result["ok"])
             return result
 
@@ -137,6 +143,7 @@ class Updating:
         bundle = errors.sha256_of(request.params, "bundle")
         updater = self._holder(bundle)
         confirm_s = _confirmation_s(request.params)
+        self._verify_again(updater, bundle, request)
         if updater is self.agent:
             return self._activate_agent(bundle)
         generation = updater.activate(bundle, confirm=confirm_s is not None)
@@ -173,8 +180,12 @@ class Updating:
     def mark_bad(self, request: Request) -> Params:
         """Serve `bundle.mark_bad`: never again this bundle, and away from it if it is the current one."""
         bundle = errors.sha256_of(request.params, "bundle")
-        why = f"{errors.text(request.params, 'why')[:300]} (said by {request.session.peer})"
-        current = self._holder(bundle).mark_bad(bundle, why)
+        why = f"{errors.printable(errors.text(request.params, 'why')[:300])} (said by {request.session.peer})"
+        updater = self._holder(bundle)
+        if OPERATOR not in request.session.peer.roles:
+            updater = self.model  # an application speaks of models that it ran, so there are few
+            updater.folder_of(bundle)
+        current = updater.mark_bad(bundle, why)
         self._changed()
         log("warning", "marked bad", bundle=bundle, why=why, current=current)
         return {"current": current}
@@ -196,12 +207,18 @@ class Updating:
             return self.model
         return self.agent
 
-    def _verify(self, digest: str, signatures: list[Any], request: Request) -> Params:
+    def _verify_again(self, updater: Updater, bundle: str, request: Request) -> None:
+        """Look at the signatures of a staged bundle: since then a key may have been revoked, or keys come first."""
+        folder = updater.bundle_folder(bundle)
+        if self._settings.keys is not None and folder.is_dir():
+            self._verify(folder / manifest.FILE, bundle, staging.read_signatures(folder), request)
+
+    def _verify(self, path: Path, digest: str, signatures: list[Any], request: Request) -> Params:
         """Have a worker look at the signatures, if this board wants any."""
         if self._settings.keys is None:
             return {"signed_by": None}
         details = {
-            "manifest": str(self._store.path(digest)),
+            "manifest": str(path),
             "signatures": signatures,
             "keys": str(self._settings.keys),
         }
@@ -269,11 +286,17 @@ def _too_slow(model: manifest.Model, best_ms: float) -> str:
 
 
 def _signatures(params: Params) -> list[Any]:
-    signatures = params.get("signatures", [])
-    good = isinstance(signatures, list) and all(isinstance(each, dict) for each in signatures)
-    if not good or len(json.dumps(signatures)) > 64 * 1024:
-        raise RequestError("bad_request", "parameter 'signatures' is not a short list of objects")
-    return list(signatures)
+    found = params.get("signatures", [])
+    if isinstance(found, list) and len(found) <= MOST_SIGNATURES and all(map(_is_signature, found)):
+        return [{"key": each["key"], "signature": each["signature"]} for each in found]
+    raise RequestError(
+        "bad_request", f"parameter 'signatures' is no list of up to {MOST_SIGNATURES} signatures"
+    )
+
+
+def _is_signature(entry: object) -> bool:
+    parts = [entry.get(name) for name in ("key", "signature")] if isinstance(entry, dict) else [None]
+    return all(isinstance(part, str) and len(part) <= _LONGEST_SIGNATURE for part in parts)
 
 
 def _confirmation_s(params: Params) -> Optional[float]:

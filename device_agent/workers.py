@@ -104,6 +104,7 @@ class Workers:
         self._user = user
         self._energy_meter = energy_meter
         self._turn = threading.Lock()
+        self._few = threading.Semaphore(2)  # at a time, of those that need no turn
         self._group = cgroup.delegated()
         offspring.adopt_orphans()
         with contextlib.suppress(RequestError):  # whoever starts a worker is told
@@ -137,16 +138,15 @@ class Workers:
             RequestError: what the worker answered, or `worker_died`, `timed_out`, `cancelled`, `disk_full`,
                 `no_worker_user`.
         """
-        if job.kind in _AT_ONCE:
-            cancellation.raise_if_cancelled()
-            return self._run(job, cancellation, listen, ())
-        while not self._turn.acquire(timeout=0.1):
+        at_once = job.kind in _AT_ONCE
+        turn = self._few if at_once else self._turn
+        while not turn.acquire(timeout=0.1):
             cancellation.raise_if_cancelled()
         try:
             cancellation.raise_if_cancelled()
-            return self._run(job, cancellation, listen, self.cores(job.threads))
+            return self._run(job, cancellation, listen, () if at_once else self.cores(job.threads))
         finally:
-            self._turn.release()
+            turn.release()
 
     def _run(
         self, job: Job, cancellation: Cancellation, listen: Listen, cores: tuple[int, ...]

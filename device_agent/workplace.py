@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from device_agent import offspring
+from device_agent.durable import make_folder
 from device_agent.errors import RequestError
 
 _LEAST_FREE_BYTES = 4 * 1024 * 1024
@@ -33,8 +34,7 @@ class Workplace:
 
     def __enter__(self) -> Workplace:
         parent = self.path.parent
-        parent.mkdir(parents=True, exist_ok=True)
-        parent.chmod(0o711)  # for a worker's own user to pass, and nobody to see the others' names
+        make_folder(parent, 0o711)  # for a worker's own user to pass, and nobody to see the others' names
         self.path.mkdir(mode=0o700)
         if self._identity is not None:
             self._give_away(self._identity)
@@ -66,7 +66,7 @@ class Workplace:
 
 def clear(parent: Path, identity: Optional[dict[str, Any]] = None) -> None:
     """Remove what workers left whose agent was killed."""
-    if parent.is_dir():
+    if parent.is_dir() and not parent.is_symlink():
         for left in parent.iterdir():
             remove(left, identity)
 

@@ -22,7 +22,7 @@ def test_a_bundle_goes_its_way_and_the_state_says_where_it_stands(bench, device,
     assert (bench.update.state, bench.update.current) == ("checked", before.current)
     assert code_of(lambda: device.activate(other.digest)) == "not_checked"
     generation = device.activate(bundle.digest)
-    assert generation == (before.generation or 0) + 1
+    assert generation > (before.generation or 0)
     update = bench.update
     assert (update.state, update.generation) == ("activated", generation)
     assert (update.current, update.previous) == (bundle.digest, before.current)
@@ -117,7 +117,7 @@ def test_the_previous_bundle_returns_on_request_and_gives_way_again(bench, devic
     before = bench.update
     assert device.rollback(to_previous=True) == before.previous
     assert (bench.update.current, bench.update.previous) == (before.previous, before.current)
-    assert bench.update.generation == before.generation + 1
+    assert bench.update.generation > before.generation
     assert device.rollback(to_previous=True) == before.current
     assert bench.update.state == "committed"
 
@@ -148,7 +148,7 @@ def test_a_restart_keeps_what_was_committed_and_checked_and_undoes_an_activation
     before = bench.update
     bench.restart()
     assert bench.update == before
-    assert bench.device.activate(checked.digest) == before.generation + 1
+    assert bench.device.activate(checked.digest) > before.generation
     bench.restart()
     update = bench.update
     assert (update.state, update.generation) == ("idle", before.generation)
@@ -161,7 +161,7 @@ def test_the_application_has_the_last_word_where_it_was_asked(bench, device, fac
     bundle = bench.activated(factory.bundle(), confirm_within_s=60.0)
     assert bench.update.waits_for_confirmation
     assert code_of(lambda: device.commit(bundle.digest)) == "not_confirmed"
-    assert device.confirm(bundle.digest) == (before.generation or 0) + 1
+    assert device.confirm(bundle.digest) > (before.generation or 0)
     update = bench.update
     assert (update.state, update.current, update.waits_for_confirmation) == (
         "committed",
@@ -222,7 +222,9 @@ def test_a_board_with_keys_stages_only_what_one_of_them_signed(set_up, factory, 
     device.push([*bundle.files, *other.files])
     data = bundle.manifest.to_bytes()
     pretended = {**strange.sign(data), "key": own.public.id}
-    for wrong in ([], [strange.sign(data)], [own.sign(other.manifest.to_bytes())], [pretended], [{"key": 1}]):
+    for wrong in ([], [strange.sign(data)], [own.sign(other.manifest.to_bytes())], [pretended]):
         assert code_of(lambda wrong=wrong: device.stage(bundle.digest, wrong)) == "untrusted"
+    for no_list_of_such in ([{"key": 1}], [own.sign(data)] * 17):
+        assert code_of(lambda wrong=no_list_of_such: device.stage(bundle.digest, wrong)) == "bad_request"
     device.stage(bundle.digest, [strange.sign(data), own.sign(data)])
     assert device.status().update.state == "staged"

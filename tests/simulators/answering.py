@@ -187,8 +187,10 @@ def _worker(board: SimulatedBoard, request: Request, threads: int, timeout_s: fl
 
 def _stage(board: SimulatedBoard, request: Request) -> Params:
     digest = request.digest("manifest_sha256")
-    if not all(isinstance(each, dict) for each in request.params["signatures"]):
-        raise RequestError("bad_request", "parameter 'signatures' is not a list of objects")
+    signatures = request.params["signatures"]
+    texts = [each.get(part) for each in signatures for part in ("key", "signature") if isinstance(each, dict)]
+    if len(signatures) > 16 or len(texts) < 2 * len(signatures) or not all(isinstance(t, str) for t in texts):
+        raise RequestError("bad_request", "parameter 'signatures' is no list of signatures")
     data = board.disk.read(digest)
     if manifest.parse(data).kind != "model":
         raise NotImplementedError("bundles of the agent's own code are not simulated")

@@ -128,7 +128,10 @@ class Disk:
         spare = {
             sha256: each for sha256, each in {**self._whole, **self._parts}.items() if sha256 not in kept
         }
+        let_go = sum(len(each.content) for each in spare.values())
         oldest_first = sorted(spare, key=lambda sha256: spare[sha256].used)
+        if self._over_disk(wanted - let_go) or self._over_quota(wanted - let_go):
+            oldest_first = []  # it would not fit anyway
         while oldest_first and (self._over_disk(wanted) or self._over_quota(wanted)):
             self._remove(oldest_first.pop(0))
         if self._over_quota(wanted):

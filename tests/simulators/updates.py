@@ -39,6 +39,7 @@ class Updates:
         self._crashes: dict[str, int] = {}
         self._last = ""
         self._bundles: dict[str, Manifest] = {}
+        self._generations = 0
 
     @property
     def current(self) -> str | None:
@@ -116,8 +117,8 @@ class Updates:
         """Note that the checker did not outlive the bundle."""
         if (self.state, self.bundle) == ("checking", bundle):
             self._become("staged", bundle)
-            if self._crashes[bundle] >= MOST_CRASHES:
-                self.mark_bad(bundle, f"its check failed {MOST_CRASHES} times; the last time: {why}")
+            if (crashes := self._crashes[bundle]) >= MOST_CRASHES:
+                self.mark_bad(bundle, f"its check failed {crashes} times; the last time: {why}")
 
     # --- activate and what follows ----------------------------------------------------------------------------
 
@@ -125,6 +126,7 @@ class Updates:
         """Make a checked bundle the active one, until it is committed or rolled back."""
         if (self.state, self.bundle) != ("checked", bundle):
             raise RequestError("not_checked", f"bundle {bundle} is not a staged bundle whose check passed")
+        self._require_good(bundle)
         return self._flip(bundle, self.previous if self.current == bundle else self.current, confirm)
 
     def commit(self, bundle: str, *, confirmed: bool = False) -> int:
@@ -133,6 +135,8 @@ class Updates:
             raise RequestError("not_activated", f"bundle {bundle} is not the activated one")
         if self.waits() and not confirmed:
             raise RequestError("not_confirmed", "the activation waits for the application's confirmation")
+        if self.state == "activated":
+            self._require_good(bundle)
         self._become("committed", bundle)
         return self.active.number
 
@@ -140,6 +144,7 @@ class Updates:
         """Undo what is under way, else go back to the previous bundle if that is asked for."""
         if self.state == "activated":
             self._undo(why)
+            self._leave_bad("went back: the bundle before was marked bad")
         elif self.state in STAGED:
             self._become("idle")
         elif to_previous:
@@ -150,6 +155,7 @@ class Updates:
         """Take back an activation that was not confirmed in time."""
         if self.waits() and self.active and self.active.number == generation:
             self._undo(f"rolled back: the application did not confirm within {seconds:g} s")
+            self._leave_bad("went back: the bundle before was marked bad")
 
     def mark_bad(self, bundle: str, why: str) -> str | None:
         """Never activate this bundle again, and go away from it where that is possible."""
@@ -158,8 +164,7 @@ class Updates:
             self._undo(f"rolled back: {why[:200]}")
         elif self.state in STAGED and self.bundle == bundle:
             self._become("idle")
-        elif self.current == bundle and self._may_return():
-            self._return_to_previous(f"went back to the previous bundle: {why[:200]}", keep=False)
+        self._leave_bad(f"went back to the previous bundle: {why[:200]}")
         return self.current
 
     def forgive(self, bundle: str) -> None:
@@ -173,8 +178,7 @@ class Updates:
             self._undo("rolled back: the agent ended before the activation was committed")
         elif self.state == "checking" and self.bundle:
             self.fail_check(self.bundle, "the agent or the board went down while it was checked")
-        if self.current in self.bad and self._may_return():
-            self._return_to_previous("went back: the current bundle was marked bad", keep=False)
+        self._leave_bad("went back: the current bundle was marked bad")
 
     # --- how --------------------------------------------------------------------------------------------------
 
@@ -183,7 +187,8 @@ class Updates:
 
     def _flip(self, bundle: str, previous: str | None, confirm: bool = False) -> int:
         self._before = self.active
-        self.active = Generation(self.active.number + 1 if self.active else 1, bundle, previous)
+        self._generations += 1
+        self.active = Generation(self._generations, bundle, previous)
         if self._bundles[bundle].sequence > self.sequence:
             self.sequence, self._sequence_bundle = self._bundles[bundle].sequence, bundle
         self._become("activated", bundle)
@@ -204,8 +209,9 @@ class Updates:
         self._last = why or self._last
         self._become("committed", previous)
 
-    def _may_return(self) -> bool:
-        return self.previous is not None and self.previous not in self.bad
+    def _leave_bad(self, why: str) -> None:
+        if self.current in self.bad and self.previous is not None and self.previous not in self.bad:
+            self._return_to_previous(why, keep=False)
 
     def _require_good(self, bundle: str) -> None:
         if bundle in self.bad:
