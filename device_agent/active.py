@@ -7,7 +7,7 @@
     for model in device_agent.watch():      # the present one first, then every other that becomes active
         …
 
-A model's files stay where they are, whole, until two more were activated after it.
+A model's files stay where they are, whole, while it is the active one or the one before.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def active_model(state: Union[str, Path, None] = None) -> Optional[ActiveModel]:
         state: the agent's state folder; by default $DEVICE_AGENT_STATE, else /var/lib/device-agent.
 
     Raises:
-        OSError: the folder may not be read.
+        OSError: the folder may not be read, or the disk spoiled the manifest.
     """
     found = read_active(state_folder(state))
     if found["generation"] is None:
@@ -86,7 +86,10 @@ def _read(state: Path) -> dict[str, Any]:
         return dict.fromkeys(("generation", "bundle", "folder", "path", "manifest"))
     bundle = Path(os.readlink(state / generation / "current")).name  # noqa: PTH115
     folder = state / "bundles" / bundle
-    manifest = json.loads((folder / "manifest.json").read_bytes())
+    try:
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+    except ValueError as error:
+        raise OSError(f"the manifest of {folder} is spoiled: {error}") from error
     return {
         "generation": int(Path(generation).name),
         "bundle": bundle,

@@ -25,7 +25,7 @@ from device_agent.server import Server
 from device_agent.settings import Listening, Settings
 from device_agent.stdio import connect, locked
 from device_agent.streams import SocketStream
-from device_agent.trees import EXIT_RESTART
+from device_agent.trees import EXIT_RESTART, served
 
 MOST_CONNECTIONS = 32
 MOST_OF_ONE_USER = 16
@@ -108,6 +108,7 @@ class _Daemon:
         try:
             with client.Client(connect(path)) as self_client:
                 self_client.ask("status")
+            served(self._agent.settings.state)
             update = self._agent.updating.agent.status()
             if update.state == "activated" and update.current is not None:
                 self._agent.updating.agent.commit(update.current)

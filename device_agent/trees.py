@@ -8,6 +8,7 @@ the launcher, so a version that cannot even start needs nobody's help.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -27,6 +28,7 @@ AGENT_FOLDER = "agent"
 STARTS = 3
 EXIT_RESTART = 75  # EX_TEMPFAIL: the unit starts the launcher again
 _SELF_TEST_S = 120.0
+_UNSERVED = "unserved-starts"
 
 
 def launch(settings: Settings, listening: Listening) -> NoReturn:
@@ -59,6 +61,7 @@ def newest_tree(state: Path) -> Optional[Path]:
         if current is None:
             return None
         folder = updater.folder_of(current)
+        unserved = _count_start(state)
     except (RequestError, OSError) as error:
         log("error", "launch", why=f"the agent's updates cannot be read: {error}")
         return None
@@ -66,7 +69,28 @@ def newest_tree(state: Path) -> Optional[Path]:
     if spoiled:
         log("error", "launch", why=f"{folder} is spoiled: {', '.join(spoiled)[:200]}")
         return None
+    if unserved > STARTS:  # committed, and yet it starts no more: another Python on the board, perhaps
+        log("error", "launch", why=f"{folder} was started {STARTS} times and never served")
+        return None
     return folder
+
+
+def served(state: Path) -> None:
+    """Note that the agent that was launched serves."""
+    with contextlib.suppress(OSError):
+        (state / AGENT_FOLDER / _UNSERVED).unlink()
+
+
+def _count_start(state: Path) -> int:
+    """Return how many starts there were since an agent served, this one among them."""
+    path = state / AGENT_FOLDER / _UNSERVED
+    try:
+        count = int(path.read_text(encoding="ascii")) + 1
+    except (OSError, ValueError):
+        count = 1
+    with contextlib.suppress(OSError):
+        path.write_text(str(count), encoding="ascii")
+    return count
 
 
 def self_test(tree: Path) -> dict[str, Any]:

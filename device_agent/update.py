@@ -15,15 +15,14 @@ fails for want of space or for a failing disk: the fault is kept, told in the st
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-from device_agent import durable, manifest, staging
+from device_agent import admission, durable, generations, manifest, staging
 from device_agent import journal as journals
-from device_agent.durable import make_folder, point, remove_tree, sync_folder
+from device_agent.durable import make_folder
 from device_agent.errors import RequestError
 from device_agent.journal import Journal
 from device_agent.store import FileStore
@@ -53,7 +52,7 @@ class UpdateStatus(NamedTuple):
 
 def read_status(folder: Path, fault: Optional[str] = None) -> UpdateStatus:
     """Read the update's status without changing anything (no lock is needed for it)."""
-    generation = active_generation(folder)
+    generation = generations.active(folder)
     try:
         journal = journals.read(folder)
     except RequestError as error:
@@ -61,8 +60,8 @@ def read_status(folder: Path, fault: Optional[str] = None) -> UpdateStatus:
     return UpdateStatus(
         journal.state,
         generation,
-        linked_bundle(folder, generation, "current"),
-        linked_bundle(folder, generation, "previous"),
+        generations.linked(folder, generation, "current"),
+        generations.linked(folder, generation, "previous"),
         journal.state == "activated" and journal.confirm,
         journal.sequence,
         dict(journal.bad),
@@ -130,12 +129,12 @@ class Updater:
                 `missing_files`, `bad_digest`.
         """
         with self._acting():
-            self._end_activation()
+            self._require_no_activation()
             contents = staging.stored_manifest(self._store, digest)
-            self._require_kind(contents)
-            self._require_good(digest)
+            admission.require_kind(contents, self._kind)
+            admission.require_good(self._journal, digest)
             if not allow_downgrade:
-                self._require_newer(digest, contents.sequence)
+                admission.require_newer(self._journal, digest, contents.sequence)
             absent = [name for name, file in contents.files.items() if not self._store.has(file.sha256)]
             if absent:
                 raise RequestError(
@@ -161,7 +160,7 @@ class Updater:
         with self._acting():
             if self._journal.state not in ("staged", "checking", "checked") or self._journal.bundle != bundle:
                 raise RequestError("not_staged", f"bundle {bundle} is not the staged one", "stage it first")
-            self._require_good(bundle)
+            admission.require_good(self._journal, bundle)
             crashes = {**self._journal.crashes, bundle: self._journal.crashes.get(bundle, 0) + 1}
             self._write("checking", bundle=bundle, crashes=crashes)
             return self.contents(bundle)
@@ -199,7 +198,7 @@ class Updater:
                     "bundle.stage, then bundle.check",
                 )
             self._require_whole(bundle)
-            self._require_good(bundle)
+            admission.require_good(self._journal, bundle)
             status = self.status()
             previous = status.previous if status.current == bundle else status.current
             return self._flip(bundle, previous, confirm)
@@ -222,7 +221,7 @@ class Updater:
                         "the activation waits for the application's confirmation",
                         "bundle.confirm",
                     )
-                self._require_good(bundle)
+                admission.require_good(self._journal, bundle)
                 self._write("committed", bundle=bundle, generation=journal.generation)
                 self._tidy()
             return journal.generation
@@ -378,28 +377,7 @@ class Updater:
                 "bad_digest", f"spoiled on the disk: {', '.join(spoiled)[:200]}", "send and stage it again"
             )
 
-    def _require_kind(self, contents: manifest.Manifest) -> None:
-        if contents.kind != self._kind:
-            raise RequestError(
-                "bad_manifest", f"a bundle of kind {contents.kind} cannot become the {self._kind}"
-            )
-
-    def _require_good(self, bundle: str) -> None:
-        if bundle in self._journal.bad:
-            raise RequestError(
-                "bundle_bad", f"bundle {bundle} was marked bad: {self._journal.bad[bundle]}", "bundle.forgive"
-            )
-
-    def _require_newer(self, digest: str, sequence: int) -> None:
-        highest, holder = self._journal.sequence, self._journal.sequence_bundle
-        if sequence < highest or (sequence == highest > 0 and holder not in (None, digest)):
-            raise RequestError(
-                "older_refused",
-                f"the bundle's sequence number is {sequence}, this board has seen {highest}",
-                "build it again, or ask for the downgrade (--allow-downgrade)",
-            )
-
-    def _end_activation(self) -> None:
+    def _require_no_activation(self) -> None:
         if self._journal.state in _UNCOMMITTED:
             raise RequestError(
                 "bad_request",
@@ -420,7 +398,7 @@ class Updater:
         state: str = "activated",
     ) -> int:
         """Write down, build the generation, point `active` at it, write down that it is now `state`."""
-        origin = active_generation(self._folder)
+        origin = generations.active(self._folder)
         generation = max(origin or 0, self._journal.generations) + 1
         place = {"bundle": bundle, "generation": generation, "from_generation": origin}
         sequence = max(self._journal.sequence, self.contents(bundle).sequence)
@@ -428,8 +406,8 @@ class Updater:
         seen = {"sequence": sequence, "sequence_bundle": holder, "generations": generation}
         self._write("activating", **place, **seen, confirm=confirm, last=last or self._journal.last)
         try:
-            self._build_generation(generation, bundle, previous)
-            point(self._folder / "active", f"generations/{generation}")
+            generations.build(self._folder, generation, bundle, previous)
+            generations.switch(self._folder, generation)
             self._write(state, **place, confirm=confirm)
         except OSError:
             self._undone = True  # the next request, or the next start, goes back first
@@ -438,21 +416,12 @@ class Updater:
             raise
         return generation
 
-    def _build_generation(self, generation: int, bundle: str, previous: Optional[str]) -> None:
-        folder = self._folder / "generations" / str(generation)
-        remove_tree(folder)
-        make_folder(folder, 0o755)
-        point(folder / "current", f"../../bundles/{bundle}")
-        if previous is not None:
-            point(folder / "previous", f"../../bundles/{previous}")
-        sync_folder(folder.parent)
-
     def _undo_activation(self, why: str) -> None:
         origin = self._journal.from_generation
         self._undone = True  # until it is done
         with durable.room_from_reserve(self._folder):
             self._write_again(state="rolling back")
-            point(self._folder / "active", None if origin is None else f"generations/{origin}")
+            generations.switch(self._folder, origin)
             self._write("idle", generation=origin, last=why or self._journal.last)
         self._undone = False
         self._tidy()
@@ -468,7 +437,7 @@ class Updater:
         status = self.status()
         if status.previous is None:
             raise RequestError("no_previous", "there is no earlier bundle to go back to")
-        self._require_good(status.previous)
+        admission.require_good(self._journal, status.previous)
         if self._refuge() is None:
             raise RequestError("no_previous", "the previous bundle was spoiled on the disk")
         with durable.room_from_reserve(self._folder):
@@ -481,24 +450,9 @@ class Updater:
         return {bundle for bundle in named if bundle and (self._folder / "bundles" / bundle).is_dir()}
 
     def _tidy(self) -> None:
-        """Remove what no state refers to any more: other generations, other bundles, half-made ones.
-
-        Best effort: what a failing disk leaves lying is removed another time. Not while an activation is under
-        way: the generation to go back to is still needed.
-        """
-        if self._journal.state in _UNCOMMITTED:
-            return
-        with contextlib.suppress(OSError):
-            for half_made in self._folder.glob("*.new"):
-                half_made.unlink()
-            generation = str(active_generation(self._folder))
-            for folder in (self._folder / "generations").iterdir():
-                if folder.name != generation:
-                    remove_tree(folder)
-            used = self._bundles_in_use()
-            for folder in (self._folder / "bundles").iterdir():
-                if folder.name not in used:
-                    remove_tree(folder)
+        """Remove what no state refers to any more; not while an activation is under way, which may be undone."""
+        if self._journal.state not in _UNCOMMITTED:
+            generations.tidy(self._folder, self._bundles_in_use())
 
     def _write(self, state: str, **place: Any) -> None:
         """Write down a state and what it is about; what outlives states is carried over."""
@@ -515,19 +469,3 @@ class Updater:
             with durable.room_from_reserve(self._folder):
                 journal.write(self._folder)
         self._journal = journal
-
-
-def active_generation(folder: Path) -> Optional[int]:
-    """Return the number of an update folder's active generation."""
-    try:
-        return int(Path(os.readlink(folder / "active")).name)  # noqa: PTH115
-    except (FileNotFoundError, ValueError):
-        return None
-
-
-def linked_bundle(folder: Path, generation: Optional[int], which: str) -> Optional[str]:
-    """Return the digest of a generation's "current" or "previous" bundle."""
-    try:
-        return Path(os.readlink(folder / "generations" / str(generation) / which)).name  # noqa: PTH115
-    except FileNotFoundError:
-        return None

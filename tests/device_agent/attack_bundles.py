@@ -52,9 +52,9 @@ class Guarded(NamedTuple):
 
 
 @contextlib.contextmanager
-def guarded(folder: Path) -> Iterator[Guarded]:
+def guarded(folder: Path, *options: str) -> Iterator[Guarded]:
     keys = folder / "keys.json"
-    made = Guarded(Daemon(folder, "--keys", str(keys)), Signer(), Signer(), Signer(), keys)
+    made = Guarded(Daemon(folder, "--keys", str(keys), *options), Signer(), Signer(), Signer(), keys)
     made.trust()
     made.daemon.start()
     try:

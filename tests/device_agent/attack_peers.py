@@ -81,10 +81,10 @@ def stranger(*groups: int, user: int = STRANGER) -> Iterator[None]:
     The kernel notes who connects at that moment, so a connection stays the stranger's afterwards.
     """
     before = os.getgroups()
-    os.setgroups(groups)
-    os.setegid(STRANGER)
-    os.seteuid(user)
     try:
+        os.setgroups(groups)
+        os.setegid(STRANGER)
+        os.seteuid(user)
         yield
     finally:
         os.seteuid(0)

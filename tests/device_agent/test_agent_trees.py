@@ -118,6 +118,22 @@ def test_an_agent_that_works_alone_but_not_as_a_daemon_is_left_after_some_starts
     assert service.status()["agent_update"]["current"] is None
 
 
+def test_a_committed_agent_that_starts_no_more_gives_way_to_the_installed_one(service):
+    daemon = service.daemon
+    bundle = send_agent(
+        daemon, "9.0.0", [("settings", "import json", "import json, os\nassert 'BROKEN' not in os.environ")]
+    )
+    daemon.ask("bundle.stage", manifest_sha256=bundle)
+    assert daemon.ask("bundle.check", bundle=bundle)["ok"]
+    daemon.ask("bundle.activate", bundle=bundle)
+    service.until_version("9.0.0")
+    until(lambda: service.status().get("agent_update", {}).get("state") == "committed", "it commits itself")
+    daemon.environment["BROKEN"] = "1"  # in the place of an upgrade of the board's Python
+    daemon.process.kill()
+    service.until_version(__version__)
+    assert service.status()["agent_update"]["current"] == bundle
+
+
 def test_an_agent_that_nobody_would_start_again_is_not_replaced(tmp_path):
     daemon = Daemon(tmp_path).start()
     try:

@@ -1,15 +1,12 @@
 import hashlib
 import json
 import os
-import shutil
 
 import pytest
 
 from device_agent.errors import RequestError
 from device_agent.store import FileStore
 from device_agent.update import MOST_CRASHES, Updater, read_status
-
-STEPS = ("replace", "fsync", "symlink", "link", "mkdir", "unlink", "rmdir")
 
 
 def put(store, data):
@@ -334,94 +331,3 @@ def test_an_agent_outlives_some_starts_before_it_is_rolled_back(tmp_path):
         assert Updater(folder, store, "agent", starts=2).status().current == bundle
     assert Updater(folder, store, "agent", starts=2, recover=False).status().current == bundle
     assert Updater(folder, store, "agent", starts=2).status().current is None
-
-
-def killed_at(step, prepare, act):
-    """Prepare and act in a process that dies just before the act's file operation number `step`.
-
-    True if it died, False if the act was over before.
-    """
-    child = os.fork()
-    if child:
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        assert status in (0, 9)
-        return status == 9
-    left = step
-
-    def counted(operation):
-        def act_or_die(*arguments, **options):
-            nonlocal left
-            if left == 0:
-                os._exit(9)
-            left -= 1
-            return operation(*arguments, **options)
-
-        return act_or_die
-
-    try:
-        prepare()
-        for name in STEPS:
-            setattr(os, name, counted(getattr(os, name)))
-        act()
-        os._exit(0)
-    finally:
-        os._exit(1)
-
-
-def up_to_check(updater, bundle):
-    updater.stage(bundle)
-    checked(updater, bundle)
-
-
-def up_to_activation(updater, bundle):
-    up_to_check(updater, bundle)
-    updater.activate(bundle)
-
-
-# name: (what comes before, the act that is cut short, the bundles that may be active after reopening)
-ACTS = {
-    "stage": (lambda u, b: None, lambda u, b: u.stage(b), {"old"}),
-    "activate": (up_to_check, lambda u, b: u.activate(b), {"old"}),
-    "roll back": (up_to_activation, lambda u, b: u.roll_back(), {"old"}),
-    "commit": (up_to_activation, lambda u, b: u.commit(b), {"old", "new"}),
-    "deploy": (lambda u, b: None, deploy, {"old", "new"}),
-    "back to previous": (deploy, lambda u, b: u.roll_back(to_previous=True), {"old", "new"}),
-}
-
-
-@pytest.mark.parametrize("name", ACTS)
-def test_killed_between_any_two_steps_the_active_bundle_is_whole(state, tmp_path, name):
-    folder, old, new = state
-    prepare, act, allowed = ACTS[name]
-    seen = set()
-    for step in range(200):
-        trial = tmp_path / "trials" / str(step)
-        shutil.copytree(folder, trial, symlinks=True, ignore=shutil.ignore_patterns("trials"))
-        updater = opened(trial)[1]
-        killed = killed_at(step, lambda u=updater: prepare(u, new), lambda u=updater: act(u, new))
-        updater = opened(trial)[1]
-        which = {old: "old", new: "new"}[updater.status().current]
-        seen.add(which)
-        for part in ("model.onnx", "in.npy", "out.npy"):
-            assert (trial / "active" / "current" / part).read_text() == f"{part} of {which}", step
-        deploy(updater, new)
-        assert active_model(trial) == "model.onnx of new"
-        if not killed:
-            assert step > 2
-            assert seen == allowed
-            return
-    pytest.fail("the act never came to its end")
-
-
-def test_killed_while_it_recovers_the_next_opening_ends_it(state, tmp_path):
-    folder, old, new = state
-    for step in range(200):
-        trial = tmp_path / "trials" / str(step)
-        shutil.copytree(folder, trial, symlinks=True, ignore=shutil.ignore_patterns("trials"))
-        up_to_activation(opened(trial)[1], new)
-        killed = killed_at(step, lambda: None, lambda at=trial: opened(at))
-        assert opened(trial)[1].status().current == old
-        assert active_model(trial) == "model.onnx of old"
-        if not killed:
-            return
-    pytest.fail("recovery never came to its end")

@@ -122,11 +122,30 @@ def test_a_list_of_keys_that_belongs_to_another_user_is_not_trusted(board):
         os.chown(board.keys, 0, 0)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a process another user")
+def test_signatures_are_looked_at_where_the_user_of_hostile_models_cannot_reach(tmp_path):
+    with guarded(tmp_path, "--worker-user", "nobody") as board:
+        board.keys.chmod(0o600)
+        board.stage(MANIFEST)
+
+
 def test_a_key_that_is_revoked_after_staging_activates_nothing(own):
     bundle = own.check(MANIFEST)
     own.trust(own.ours)
     assert code_of(own.daemon.ask, "bundle.activate", bundle=bundle) == "untrusted"
     assert own.daemon.ask("active")["bundle"] is None
+
+
+def test_a_program_whose_key_is_revoked_after_staging_is_not_even_tried(own, tmp_path):
+    ran = tmp_path / "ran"
+    code = f"open({str(ran)!r}, 'w').close()".encode()
+    files = {"device_agent/__init__.py": b"", "device_agent/__main__.py": code}
+    bundle = own.stage(manifest_of(files, kind="agent", agent={"version": "9"}), files)
+    assert not own.daemon.ask("bundle.check", bundle=bundle)["ok"]
+    ran.unlink()
+    own.trust(own.ours)
+    assert code_of(own.daemon.ask, "bundle.check", bundle=bundle) == "untrusted"
+    assert not ran.exists()
 
 
 def test_what_was_staged_unsigned_before_the_board_got_its_keys_is_not_activated(own):

@@ -30,7 +30,7 @@ CLOSED = (AssertionError, OSError, RequestError)
 
 @pytest.fixture(scope="module")
 def daemons():
-    """Two daemons: one that lets its own user in, and one whose socket strangers can reach (not in pytest's folders)."""
+    """Two daemons: one for its own user, and one that strangers can reach, which they cannot in pytest's folders."""
     with tempfile.TemporaryDirectory() as own, tempfile.TemporaryDirectory() as reachable:
         Path(reachable).chmod(0o711)
         groups = ("--group", READERS, "--operators", OPERATORS, "--applications", APPLICATIONS)
@@ -46,8 +46,8 @@ def daemons():
 
 
 def at_rest(made):
-    """Wait until the connections of the test before are gone."""
-    until(lambda: status_of(made, "Threads") == 1, "its connections are gone")
+    """Wait until the connections of the test before are gone; a timer or two may be left."""
+    until(lambda: status_of(made, "Threads") <= 3, "its connections are gone")
     return made
 
 
@@ -62,16 +62,9 @@ def open_board(daemons):
 
 
 def reader(board, *more, user=STRANGER):
-    """Connect as a user who may read, and is in more groups, as soon as there is a place."""
-
-    def connected():
-        try:
-            return Raw(board)
-        except (ConnectionError, AssertionError):  # connections of the test before are still being closed
-            return None
-
+    """Connect as a user who may read, and is in more groups."""
     with stranger(*(grp.getgrnam(name).gr_gid for name in (READERS, *more)), user=user):
-        return until(connected, "a place for a reader")
+        return Raw(board)
 
 
 def serves(board):

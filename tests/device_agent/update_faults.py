@@ -174,6 +174,12 @@ class Boards:
             self._operations[scenario.name] = int(count)
         return self._operations[scenario.name]
 
+    def writes(self, scenario: Scenario) -> list[int]:
+        """Return which of the operations are writes."""
+        recorder = recorded(clone(self.prepared(scenario), self.work), scenario)
+        done = zip(recorder.operations, recorder.tried, strict=True)
+        return [number - 1 for operation, number in done if operation.kind == "write"]
+
     def _prepare(self, scenario: Scenario, place: Path) -> None:
         base = self._folder / f"base-{scenario.kind}"
         with watched(Spoiler()):
