@@ -49,26 +49,26 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from device_agent import daemon  # noqa: PLC0415
+    from device_agent.serve import daemon  # noqa: PLC0415
 
     return daemon.serve(_settings(options), _listening(options))
 
 
 def _stdio(options: argparse.Namespace) -> int:
-    from device_agent import stdio  # noqa: PLC0415
+    from device_agent.serve import stdio  # noqa: PLC0415
 
     return stdio.serve_stdio(_settings(options)) if options.standalone else stdio.bridge(_socket(options))
 
 
 def _launch(options: argparse.Namespace) -> int:
-    from device_agent import trees  # noqa: PLC0415
+    from device_agent.serve import trees  # noqa: PLC0415
 
     trees.launch(_settings(options), _listening(options))
     return 0
 
 
 def _self_test(_: argparse.Namespace) -> int:
-    from device_agent import self_test  # noqa: PLC0415
+    from device_agent.serve import self_test  # noqa: PLC0415
 
     print(json.dumps(self_test.run()))
     return 0
@@ -85,7 +85,7 @@ def _call(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from device_agent import look  # noqa: PLC0415
+    from device_agent.serve import look  # noqa: PLC0415
 
     found = look.at(_state(options)) if options.state else _ask(options, "status")
     print(json.dumps(found, indent=2) if options.json else look.as_text(found))
@@ -106,7 +106,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _ask(options: argparse.Namespace, method: str, params: Optional[dict[str, Any]] = None) -> dict[str, Any]:
-    from device_agent import client, stdio  # noqa: PLC0415
+    from device_agent.serve import client, stdio  # noqa: PLC0415
 
     with client.Client(stdio.connect(_socket(options))) as agent:
         return agent.ask(method, params, lambda event: print(json.dumps(event), file=sys.stderr))

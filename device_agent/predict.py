@@ -27,7 +27,7 @@ def predict(state: Path, source: Optional[Path]) -> dict[str, Any]:
     Raises:
         RequestError: `no_model`, `bad_input`, `model_refused`, `runtime_missing`.
     """
-    from device_agent import runtimes  # noqa: PLC0415 - these import numpy
+    from device_agent.measure import runtimes  # noqa: PLC0415 - these import numpy
 
     model = active_model(state)
     if model is None:

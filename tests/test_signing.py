@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from device_agent import trust as board
 from device_agent.errors import RequestError
+from device_agent.updates import trust as board
 from pipeline import signing
 from pipeline.cli.main import run_command
 from pipeline.errors import InputError

@@ -31,10 +31,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != Path(__file__).resolve().parent]
 
-from device_agent.inputs import prebuilt  # noqa: E402
-from device_agent.protocol import MeasuringProtocol  # noqa: E402
-from device_agent.runtimes import InputSpec  # noqa: E402
-from device_agent.workers import Cancellation, Job, Workers  # noqa: E402
+from device_agent.measure.inputs import prebuilt  # noqa: E402
+from device_agent.measure.protocol import MeasuringProtocol  # noqa: E402
+from device_agent.measure.runtimes import InputSpec  # noqa: E402
+from device_agent.work.workers import Cancellation, Job, Workers  # noqa: E402
 
 RUNTIMES = {".onnx": "onnxruntime", ".tflite": "tflite"}
 WARM_UP_S = 0.5

@@ -16,13 +16,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from device_agent import agent, journal, manifest, onnx_files, trust, wire
+from device_agent import wire
 from device_agent.errors import RequestError
-from device_agent.peers import owner
-from device_agent.request import Session
-from device_agent.server import Server
+from device_agent.serve import agent
+from device_agent.serve.peers import owner
+from device_agent.serve.request import Session
+from device_agent.serve.server import Server
+from device_agent.serve.streams import PipeStream
 from device_agent.settings import Settings
-from device_agent.streams import PipeStream
+from device_agent.updates import journal, manifest, trust
+from device_agent.work import onnx_files
 
 Feed = Callable[[bytes], None]
 HELLO = {"hello": {"protocols": [1]}}

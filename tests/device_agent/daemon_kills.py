@@ -11,10 +11,10 @@ from typing import Any
 from daemon_process import Daemon, until
 from update_invariants import SETTLED, spoiled_files
 
-from device_agent import journal
 from device_agent.active import active_model
-from device_agent.client import Client
 from device_agent.errors import RequestError
+from device_agent.serve.client import Client
+from device_agent.updates import journal
 
 LONGEST_S = {"stage": 0.02, "check": 1.5, "activate": 0.01, "commit": 0.02, "back": 0.02}
 

@@ -6,10 +6,10 @@ import os
 import textwrap
 from pathlib import Path
 
-from device_agent import offspring
-from device_agent.protocol import MeasuringProtocol
+from device_agent.measure.protocol import MeasuringProtocol
 from device_agent.sensors.memory import MemorySensor
-from device_agent.workers import Cancellation, Job, Workers
+from device_agent.work import offspring
+from device_agent.work.workers import Cancellation, Job, Workers
 
 _PREAMBLE = """
 import os, signal, sys, time

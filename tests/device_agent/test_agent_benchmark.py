@@ -5,10 +5,10 @@ from array import array
 
 import pytest
 
-from device_agent import benchmark, timing
 from device_agent.errors import RequestError
-from device_agent.protocol import MeasuringProtocol, from_params
-from device_agent.runtimes import InputSpec
+from device_agent.measure import benchmark, timing
+from device_agent.measure.protocol import MeasuringProtocol, from_params
+from device_agent.measure.runtimes import InputSpec
 from device_agent.sensors.conditions import ConditionSensors
 from device_agent.sensors.energy import Reading
 

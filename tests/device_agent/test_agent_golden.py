@@ -7,7 +7,7 @@ import pytest
 from agent_process import onnx_model
 from onnx import TensorProto, helper
 
-from device_agent import golden, runtimes
+from device_agent.measure import golden, runtimes
 
 ONES = np.ones((1, 16), np.float32)
 

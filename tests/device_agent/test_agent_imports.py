@@ -31,7 +31,7 @@ def python39():
 
 def test_the_daemon_imports_the_standard_library_only():
     code = (
-        "import sys; before = set(sys.modules); import device_agent.cli, device_agent.server;"
+        "import sys; before = set(sys.modules); import device_agent.cli, device_agent.serve.server;"
         "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
     )
     found = subprocess.run(
@@ -66,3 +66,34 @@ def test_the_agent_serves_under_a_real_python_3_9(tmp_path):
     )
     assert b'"protocol":1' in done.stdout
     assert b'"python":"3.9.' in done.stdout
+
+
+ROOMS = (
+    "serve",
+    "updates",
+    "work",
+    "measure",
+    "sensors",
+)  # each may import those after it; facts belongs to sensors
+
+
+def test_imports_between_the_rooms_run_one_way():
+    wrong = []
+    for path in FILES:
+        place = path.relative_to(PACKAGE).parts
+        room = ROOMS.index(place[0]) if place[0] in ROOMS else None
+        if room is None or path.name == "worker.py":  # a worker brings together what the daemon keeps apart
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+            names = (
+                [f"{module}.{alias.name}" for alias in node.names] if module == "device_agent" else [module]
+            )
+            wrong += [
+                f"{'/'.join(place)} imports {name}"
+                for name in names
+                if name.split(".")[0] == "device_agent"
+                and name.split(".")[1] in ROOMS
+                and ROOMS.index(name.split(".")[1]) < room
+            ]
+    assert not wrong

@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from device_agent import manifest
 from device_agent.errors import RequestError
+from device_agent.updates import manifest
 
 GOOD = {
     "format": 1,

@@ -7,8 +7,8 @@ import pytest
 from agent_process import onnx_model
 from tflite_file import tflite_add
 
-from device_agent import operators, runtimes
-from device_agent.runtimes import OperatorCall
+from device_agent.measure import operators, runtimes
+from device_agent.measure.runtimes import OperatorCall
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def test_a_profiler_that_fails_is_told_and_no_fault(tmp_path, scratch):
 
 
 def test_a_profile_that_is_cut_off_is_not_taken(tmp_path):
-    from device_agent.runtimes.onnxruntime import _calls
+    from device_agent.measure.runtimes.onnxruntime import _calls
 
     event = '{"cat" : "Node","dur" :5,"name" :"a_kernel_time","args" : {"op_name" : "Conv"}}'
     whole, cut = tmp_path / "whole.json", tmp_path / "cut.json"

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from device_agent.errors import RequestError
-from device_agent.store import RESERVE_BYTES, FileStore
+from device_agent.updates.store import RESERVE_BYTES, FileStore
 
 DATA = bytes(range(256)) * 8
 SHA256 = hashlib.sha256(DATA).hexdigest()

@@ -9,7 +9,7 @@ from daemon_process import PACKAGE, Daemon, deploy, send_bundle, until
 
 from device_agent import __version__
 from device_agent.errors import RequestError
-from device_agent.trees import STARTS
+from device_agent.serve.trees import STARTS
 
 
 class Service:
@@ -96,7 +96,7 @@ def test_a_new_agent_takes_over_and_the_model_stays(service):
 
 def test_an_agent_that_fails_its_own_test_is_not_activated(service):
     daemon = service.daemon
-    broken = send_agent(daemon, "9.0.0", [("server", "def serve(self)", "def serve(self")])
+    broken = send_agent(daemon, "9.0.0", [("serve/server", "def serve(self)", "def serve(self")])
     daemon.ask("bundle.stage", manifest_sha256=broken)
     report = daemon.ask("bundle.check", bundle=broken)
     assert not report["ok"]
@@ -107,7 +107,9 @@ def test_an_agent_that_fails_its_own_test_is_not_activated(service):
 def test_an_agent_that_works_alone_but_not_as_a_daemon_is_left_after_some_starts(service):
     daemon = service.daemon
     broken = send_agent(
-        daemon, "9.0.0", [("daemon", 'systemd.notify("READY=1")', 'raise SystemExit("not on this board")')]
+        daemon,
+        "9.0.0",
+        [("serve/daemon", 'systemd.notify("READY=1")', 'raise SystemExit("not on this board")')],
     )
     daemon.ask("bundle.stage", manifest_sha256=broken)
     assert daemon.ask("bundle.check", bundle=broken)["ok"]

@@ -5,8 +5,8 @@ import os
 import pytest
 
 from device_agent.errors import RequestError
-from device_agent.store import FileStore
-from device_agent.update import MOST_CRASHES, Updater, read_status
+from device_agent.updates.store import FileStore
+from device_agent.updates.update import MOST_CRASHES, Updater, read_status
 
 
 def put(store, data):

@@ -16,12 +16,13 @@ from attack_bundles import guarded
 from attack_peers import HELLO, STRANGER, Raw, children_of, status_of, stranger
 from daemon_process import Daemon, activate, send_bundle, until
 
-from device_agent import agent, daemon, server, wire
+from device_agent import wire
 from device_agent.errors import RequestError
-from device_agent.peers import owner
-from device_agent.request import Session
+from device_agent.serve import agent, daemon, server
+from device_agent.serve.peers import owner
+from device_agent.serve.request import Session
+from device_agent.serve.streams import SocketStream
 from device_agent.settings import Settings
-from device_agent.streams import SocketStream
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 READERS, APPLICATIONS, OPERATORS = "games", "mail", "news"

@@ -5,9 +5,9 @@ from agent_process import AgentProcess
 from attack_bundles import sha256_of, tree_of
 from daemon_process import manifest_of, model_files
 
-from device_agent.store import FileStore
-from device_agent.update import Updater
-from device_agent.workplace import Workplace
+from device_agent.updates.store import FileStore
+from device_agent.updates.update import Updater
+from device_agent.work.workplace import Workplace
 
 DATA = bytes(range(256)) * 4
 SHA256 = sha256_of(DATA)

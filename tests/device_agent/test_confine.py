@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from device_agent import confine, landlock, worker_user
 from device_agent.errors import RequestError
+from device_agent.work import confine, landlock, worker_user
 
 ROOT = Path(confine.__file__).parents[1]
 ABI = landlock.abi(ctypes.CDLL(None, use_errno=True))
@@ -277,7 +277,7 @@ def python_for_everybody():
             continue
         try:
             done = subprocess.run(
-                [python, "-c", "import device_agent.worker"],
+                [python, "-c", "import device_agent.work.worker"],
                 user="nobody",
                 cwd="/",
                 env={"PYTHONPATH": str(ROOT)},
@@ -309,7 +309,7 @@ def test_a_worker_of_another_user_runs_and_cannot_touch_what_is_the_agent_s():
         )
         script = (
             "import json, sys; from pathlib import Path\n"
-            "from device_agent.workers import *\n"
+            "from device_agent.work.workers import *\n"
             f"workers = Workers(Path({str(folder / 'state')!r}), user='nobody')\n"
             "job = Job('empty', 'onnxruntime', 1, MeasuringProtocol(timeout_s=30.0), {})\n"
             "print(workers.run(job, Cancellation(), lambda _: None)['runtime_version'])\n"

@@ -7,8 +7,9 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_agent import manifest, wire
+from device_agent import wire
 from device_agent.errors import RequestError
+from device_agent.updates import manifest
 
 DIGEST = "0" * 64
 MODEL = {

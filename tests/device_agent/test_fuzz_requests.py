@@ -13,14 +13,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from device_agent import agent, errors, journal, wire
+from device_agent import errors, wire
 from device_agent.errors import RequestError
-from device_agent.peers import owner
-from device_agent.request import Request, Session
-from device_agent.server import EXIT_BAD_PEER, EXIT_DONE, Server
+from device_agent.serve import agent
+from device_agent.serve.peers import owner
+from device_agent.serve.request import Request, Session
+from device_agent.serve.server import EXIT_BAD_PEER, EXIT_DONE, Server
+from device_agent.serve.streams import PipeStream
 from device_agent.settings import Settings
-from device_agent.streams import PipeStream
-from device_agent.workers import Cancellation
+from device_agent.updates import journal
+from device_agent.work.workers import Cancellation
 
 DOCUMENTED = set(re.findall(r"[a-z_]{4,}", errors.__doc__.split("Codes:")[1]))
 FILES = {"model.onnx": b"no model", "in.npy": b"no array", "out.npy": b"nor this"}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from device_agent import offspring
 from device_agent.errors import RequestError
-from device_agent.hooks import AFTER, BEFORE, Hooks
+from device_agent.serve.hooks import AFTER, BEFORE, Hooks
+from device_agent.work import offspring
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def test_a_file_that_cannot_be_executed_is_an_error(board):
 def test_an_agent_that_was_killed_in_between_starts_the_application_when_it_comes_back(board):
     write_both(board)
     code = (
-        "import sys, time; from pathlib import Path; from device_agent.hooks import Hooks\n"
+        "import sys, time; from pathlib import Path; from device_agent.serve.hooks import Hooks\n"
         f"with Hooks(Path({str(board / 'hooks')!r}), Path({str(board / 'state')!r})).around():\n"
         "    print('in', flush=True); time.sleep(1000)"
     )

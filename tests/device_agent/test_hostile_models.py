@@ -11,9 +11,9 @@ from agent_process import onnx_model
 from evil_runtime import Peak, put_on_path, run, strays
 from onnx import TensorProto, helper, numpy_helper
 
-from device_agent import offspring
 from device_agent.errors import RequestError
-from device_agent.messages import MOST_EVENTS_A_SECOND
+from device_agent.work import offspring
+from device_agent.work.messages import MOST_EVENTS_A_SECOND
 
 MIB = 1024 * 1024
 

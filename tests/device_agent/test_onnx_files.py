@@ -6,8 +6,8 @@ import pytest
 from agent_process import onnx_model
 from onnx import TensorProto, helper
 
-from device_agent import onnx_files
 from device_agent.errors import RequestError
+from device_agent.work import onnx_files
 
 
 def outside(name, location="weights.bin", extra=()):

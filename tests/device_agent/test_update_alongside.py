@@ -17,7 +17,7 @@ from update_invariants import opens, violations
 from update_scenarios import ALL
 
 from device_agent.active import active_model
-from device_agent.stdio import locked
+from device_agent.serve.stdio import locked
 
 AUDITED = ("os.mkdir", "os.rmdir", "os.remove", "os.rename", "os.link", "os.symlink", "os.chmod", "os.utime")
 

@@ -11,11 +11,11 @@ import pytest
 from agent_process import QUICK, onnx_model
 from evil_runtime import Peak, put_on_path, run, strays
 
-from device_agent import cgroup, offspring, workplace
 from device_agent.errors import RequestError
-from device_agent.pipes import MOST_LINE_BYTES, Pipes, TooMuchError
-from device_agent.protocol import MeasuringProtocol
-from device_agent.workers import Cancellation, Job, Workers
+from device_agent.measure.protocol import MeasuringProtocol
+from device_agent.work import cgroup, offspring, workplace
+from device_agent.work.pipes import MOST_LINE_BYTES, Pipes, TooMuchError
+from device_agent.work.workers import Cancellation, Job, Workers
 
 ROOT = Path(workplace.__file__).parents[1]
 MIB = 1024 * 1024
@@ -108,7 +108,7 @@ def test_the_daemon_s_side_is_small():
     code = (
         "from device_agent.sensors.memory import MemorySensor as M\n"
         "import dataclasses, json, re, subprocess, threading\n"
-        "a = M().process_bytes(); import device_agent.workers; print(M().process_bytes() - a)\n"
+        "a = M().process_bytes(); import device_agent.work.workers; print(M().process_bytes() - a)\n"
         "import sys; print(*sorted(sys.modules))"
     )
     done = subprocess.run(
@@ -273,8 +273,8 @@ def test_a_name_with_blanks_and_parentheses_is_read_right(tmp_path):
 HIDDEN = """
 import os
 from pathlib import Path
-from device_agent import offspring
-from device_agent.workers import *
+from device_agent.work import offspring
+from device_agent.work.workers import *
 
 assert os.getuid() != 0
 assert not Path("/proc/1/stat").exists()

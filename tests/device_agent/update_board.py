@@ -10,11 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from device_agent import journal
 from device_agent.errors import RequestError
-from device_agent.store import FileStore
-from device_agent.trees import AGENT_FOLDER, STARTS
-from device_agent.update import MOST_CRASHES, Updater
+from device_agent.serve.trees import AGENT_FOLDER, STARTS
+from device_agent.updates import journal
+from device_agent.updates.store import FileStore
+from device_agent.updates.update import MOST_CRASHES, Updater
 
 Pair = tuple[str | None, str | None]
 BEFORE: Pair = ("old", "first")

@@ -11,8 +11,8 @@ from disk_operations import watched
 from update_board import NAMES, OLD, OTHER, Board, Bundle, attempt, reopen, sha256
 from update_scenarios import Scenario
 
-from device_agent import journal
 from device_agent.active import read_active
+from device_agent.updates import journal
 
 SETTLED = ("idle", "staged", "checked", "committed")
 

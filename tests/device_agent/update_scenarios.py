@@ -26,7 +26,7 @@ from update_board import (
     sha256,
 )
 
-from device_agent.trees import STARTS
+from device_agent.serve.trees import STARTS
 
 CHUNK = 700
 BIG = bytes(range(256)) * 8

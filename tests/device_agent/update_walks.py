@@ -17,7 +17,7 @@ from update_board import FIRST, NEW, OLD, OLDER, RIVAL, Board, Pair, attempt, cr
 from update_faults import Boards, Spoiler, clone, in_child
 from update_scenarios import ALL, Scenario
 
-from device_agent import journal
+from device_agent.updates import journal
 
 ACTS: dict[str, Callable[[Board, random.Random], object]] = {
     "stage": lambda b, dice: b.stage(dice.choice((NEW, RIVAL, OLDER, OLD, FIRST)), allow_downgrade=True),

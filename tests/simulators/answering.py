@@ -13,9 +13,10 @@ from measuring import Task, measure, time_layer
 from processes import Worker
 from turns import Tell
 
-from device_agent import errors, manifest
+from device_agent import errors
 from device_agent.errors import RequestError
-from device_agent.protocol import from_params
+from device_agent.measure.protocol import from_params
+from device_agent.updates import manifest
 from pipeline.errors import TransportError
 
 if TYPE_CHECKING:

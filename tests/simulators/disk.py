@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from device_agent.errors import RequestError
-from device_agent.store import RESERVE_BYTES
+from device_agent.updates.store import RESERVE_BYTES
 
 
 @dataclass

@@ -11,7 +11,7 @@ from power import measure_energy
 from processes import LOAD_BYTES_PER_S, RUNTIME_BYTES, SPAWN_S, Worker
 from turns import Tell
 
-from device_agent.protocol import MeasuringProtocol
+from device_agent.measure.protocol import MeasuringProtocol
 from device_agent.statistics import spread_ms, steadiness, summary_ms
 
 _WARM_UP_S, _LOOK_EVERY_S = 0.5, 1.0

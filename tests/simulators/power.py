@@ -9,7 +9,7 @@ from behaviour import Model, PowerSensor
 from processes import Worker
 from turns import Tell
 
-from device_agent.protocol import MeasuringProtocol
+from device_agent.measure.protocol import MeasuringProtocol
 
 Found = tuple[dict[str, Any] | None, str, str]
 

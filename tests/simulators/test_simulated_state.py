@@ -14,8 +14,8 @@ from small_bundles import bundle_files, sha256
 from updates import Updates
 
 from device_agent.errors import RequestError
-from device_agent.store import RESERVE_BYTES, FileStore
-from device_agent.update import Updater
+from device_agent.updates.store import RESERVE_BYTES, FileStore
+from device_agent.updates.update import Updater
 
 STEPS = 150
 MTIME_S = 0.011  # by so much a file system may tell times apart

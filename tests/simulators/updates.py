@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from disk import Disk
 
-from device_agent import manifest
 from device_agent.errors import RequestError
-from device_agent.manifest import Manifest
+from device_agent.updates import manifest
+from device_agent.updates.manifest import Manifest
 
 MOST_CRASHES = 3
 STAGED = ("staged", "checking", "checked")

@@ -1,0 +1,1 @@
+"""What a worker measures, and how: the protocol, the runtimes, the figures."""

@@ -1,0 +1,104 @@
+"""Runs a bundle's golden inputs and compares what comes out with its golden outputs; runs in a worker."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from device_agent.errors import RequestError
+from device_agent.measure import runtimes
+from device_agent.measure.timing import now_s, timed_runs, warm_up
+from device_agent.statistics import median, window_medians
+
+_SECONDS = 0.5
+_MOST_RUNS = 100_000  # more says no more, and would take memory
+
+
+def check(runtime: runtimes.Runtime, folder: Path, threads: int, golden: dict[str, Any]) -> dict[str, Any]:
+    """Check one bundle.
+
+    Args:
+        runtime: an open runtime.
+        folder: the bundle's folder.
+        threads: threads to infer with.
+        golden: model, inputs and outputs (file names), rtol and atol.
+
+    Returns:
+        ok, why (not ok; else empty), max_abs_error (`None` if the shapes differ or an output is not finite),
+        tolerance, runs, latency_p50_ms, and latency_best_ms: the lowest median of five windows. Whatever else the
+        board does only adds time, so that a model that was slowed down in a part of the time is not taken for a
+        slow one.
+
+    Raises:
+        RequestError: `bad_manifest` for arrays that cannot be read or fed, `model_refused`, `out_of_memory`.
+    """
+    inputs = [_array(folder / name) for name in golden["inputs"]]
+    wanted = [_array(folder / name) for name in golden["outputs"]]
+    session = runtimes.load(runtime, folder / golden["model"], threads)
+    specs = session.inputs
+    if len(inputs) != len(specs):
+        raise RequestError(
+            "bad_manifest", f"{len(inputs)} golden inputs for a model with {len(specs)} inputs"
+        )
+    try:
+        found = session.run(inputs)
+        call = session.prepare(inputs)
+        warm_up(call, _SECONDS, lambda _: None)
+        samples = array("q")
+        timed_runs(call, samples, _MOST_RUNS, now_s() + _SECONDS)
+    except Exception as error:
+        raise runtimes.refused(error) from error
+    why = _why_wrong(found, wanted, golden["rtol"], golden["atol"])
+    return {
+        "ok": not why,
+        "why": why,
+        "max_abs_error": _max_abs_error(found, wanted),
+        "tolerance": {"rtol": golden["rtol"], "atol": golden["atol"]},
+        "runs": len(samples),
+        "latency_p50_ms": median(samples) / 1e6,
+        "latency_best_ms": min(window_medians(samples)) / 1e6,
+    }
+
+
+def _array(path: Path) -> Any:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise RequestError("bad_manifest", f"{path.name} is not an array file: {str(error)[:200]}") from error
+
+
+def _why_wrong(found: Sequence[Any], wanted: Sequence[Any], rtol: float, atol: float) -> str:
+    """Return what is wrong with the answers; numbers that are not finite are wrong even where they agree."""
+    if not _same_shapes(found, wanted):
+        return f"it answers with shapes {_shapes(found)}, expected were {_shapes(wanted)}"
+    for arrays, what in ((found, "its answer"), (wanted, "the golden output")):
+        if not all(_finite(each) for each in arrays):
+            return f"{what} has values that are not finite"
+    if not all(bool(np.allclose(a, b, rtol=rtol, atol=atol)) for a, b in zip(found, wanted)):
+        return f"its answer differs from the golden output by up to {_max_abs_error(found, wanted):.3g}"
+    return ""
+
+
+def _shapes(arrays: Sequence[Any]) -> list[Any]:
+    return [np.shape(each) for each in arrays]
+
+
+def _same_shapes(found: Sequence[Any], wanted: Sequence[Any]) -> bool:
+    return _shapes(found) == _shapes(wanted)
+
+
+def _finite(values: Any) -> bool:
+    return bool(np.isfinite(np.asarray(values, float)).all())
+
+
+def _max_abs_error(found: Sequence[Any], wanted: Sequence[Any]) -> Optional[float]:
+    if not _same_shapes(found, wanted) or not all(_finite(each) for each in (*found, *wanted)):
+        return None
+    pairs = zip(found, wanted)
+    return max(
+        float(np.max(np.abs(np.asarray(a, float) - np.asarray(b, float)), initial=0.0)) for a, b in pairs
+    )

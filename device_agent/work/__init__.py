@@ -1,0 +1,1 @@
+"""Short-lived, confined processes for whatever is heavy or may be hostile, and how nothing of them stays."""
