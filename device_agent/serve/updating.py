@@ -121,6 +121,7 @@ class Updating:
         updater = self._holder(bundle)
         peer = request.session.peer
         with self._leases.turn(request.session, str(peer), WAIT_S, request.cancellation, request.tell):
+            self._verify_again(updater, bundle, request)
             contents = updater.begin_check(bundle)
             try:
                 if contents.model is None:

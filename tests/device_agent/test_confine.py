@@ -14,7 +14,7 @@ import pytest
 from device_agent.errors import RequestError
 from device_agent.work import confine, landlock, worker_user
 
-ROOT = Path(confine.__file__).parents[1]
+ROOT = Path(confine.__file__).parents[2]
 ABI = landlock.abi(ctypes.CDLL(None, use_errno=True))
 needs_landlock = pytest.mark.skipif(ABI == 0, reason="this kernel has no landlock")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a process another user")
@@ -40,7 +40,7 @@ class Cell:
         script = (
             f"import ctypes, json, os, resource, socket, sys\nfrom pathlib import Path\n"
             f"folder = Path({str(self.folder)!r})\n{textwrap.dedent(before)}\n"
-            f"from device_agent import confine\n"
+            f"from device_agent.work import confine\n"
             f"held = confine.confine({os.geteuid()}, {[str(path) for path in reads or [self.granted]]!r}, "
             f"folder / 'place')\n"
             "def fault(act):\n    try:\n        act()\n    except OSError as error:\n        return error.errno\n"
@@ -247,7 +247,7 @@ def test_no_version_is_asked_for_rights_that_it_does_not_know(version, rights):
 
 
 def test_a_process_whose_parent_is_gone_ends_at_once():
-    code = "from device_agent import confine; confine.die_with_parent(1 << 22); print('lives')"
+    code = "from device_agent.work import confine; confine.die_with_parent(1 << 22); print('lives')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, check=False)
     assert done.returncode == 1
     assert done.stdout == b""

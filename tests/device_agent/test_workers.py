@@ -17,7 +17,7 @@ from device_agent.work import cgroup, offspring, workplace
 from device_agent.work.pipes import MOST_LINE_BYTES, Pipes, TooMuchError
 from device_agent.work.workers import Cancellation, Job, Workers
 
-ROOT = Path(workplace.__file__).parents[1]
+ROOT = Path(workplace.__file__).parents[2]
 MIB = 1024 * 1024
 
 
@@ -380,7 +380,7 @@ def test_a_worker_in_a_delegated_group_is_ended_with_all_in_it(group, tmp_path, 
     code = (
         "import os, json; from pathlib import Path; import evil_runtime\n"
         f"Path({str(group / 'cgroup.procs')!r}).write_text(str(os.getpid()))\n"
-        "from device_agent import cgroup, offspring\n"
+        "from device_agent.work import cgroup, offspring\n"
         f"assert cgroup.delegated() == Path({str(group)!r}), cgroup.delegated()\n"
         "before = offspring.processes()\n"
         "offspring.Offspring.end_all = lambda self: True\n"  # the group alone must do it
