@@ -40,6 +40,7 @@ THREADS_STEP = "choose threads"
 CALIBRATION_SAMPLES = 1024
 RECALIBRATION_BATCHES = 10
 VALIDATION_SAMPLES = 64
+FARTHEST_AHEAD_MS = 366 * 24 * 3600 * 1000
 
 
 class Workshop:
@@ -232,8 +233,19 @@ class Workshop:
         )
 
     def _next_sequence(self) -> int:
-        """Return a number greater than every one before it: the time in ms, or one more than the device has seen."""
-        return max(time.time_ns() // 1_000_000, self.device.status().update.sequence + 1)
+        """Return a number greater than every one before it: the time in ms, or one more than the device has seen.
+
+        Raises:
+            DeviceError: what the device has seen lies far ahead: signed with one more, the bundle would be the newest
+                for ever, on every device that it is played to.
+        """
+        now, seen = time.time_ns() // 1_000_000, self.device.status().update.sequence
+        if seen > now + FARTHEST_AHEAD_MS:
+            raise DeviceError(
+                f"the device has seen bundle number {seen}, which lies more than a year ahead of this computer's clock",
+                hint="set the clock; if it is right, do not trust this device: set it up anew",
+            )
+        return max(now, seen + 1)
 
     def check_and_activate(self, bundle: Bundle, advance: Advance) -> int:
         """Stage a bundle, have the device check it, then activate and commit it; return the generation.
