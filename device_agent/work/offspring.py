@@ -23,6 +23,7 @@ from device_agent.settings import LAUNCHED
 _PR_SET_CHILD_SUBREAPER = 36
 _LONGEST_S = 5.0
 _PAUSE_S = 0.005
+_QUIET_LOOKS = 3
 
 _sessions: set[int] = set()  # begun by this agent for its workers and hooks, as long as these run
 _sessions_turn = threading.Lock()  # nobody looks for strays between a session's begin and its entry here
@@ -82,14 +83,20 @@ class Offspring:
 
     def __init__(self) -> None:
         self._before = {_name(pid) for pid in children()}
+        self._some_ended = False
 
     def end_all(self, longest_s: float = _LONGEST_S) -> bool:
         """Stop all there are, kill them, and look again until there are none; says whether that came about.
 
-        They are stopped first, so that what forks without end fills its limit instead of outrunning this.
+        They are stopped first, so that what forks without end fills its limit instead of outrunning this. A chain
+        of processes that each fork and end may slip through one look; but it leaves an ended one behind with every
+        step, so it is over only when several looks find neither living nor ended ones.
         """
         until = time.monotonic() + longest_s
-        while living := self._living():
+        quiet = 0
+        while quiet < _QUIET_LOOKS:
+            living = self._living()
+            quiet = 0 if living or self._some_ended else quiet + 1
             stopped: set[int] = set()
             while fresh := living - stopped:
                 if time.monotonic() > until:
@@ -98,6 +105,8 @@ class Offspring:
                 stopped |= fresh
                 living = self._living()
             _signal(living, signal.SIGKILL)
+            if time.monotonic() > until:
+                return False
             time.sleep(_PAUSE_S)
         return True
 
@@ -110,6 +119,7 @@ class Offspring:
         with _sessions_turn:
             strays = {pid for pid in children() if self._is_stray(pid)}
         found = {pid for pid in strays if not _has_ended(pid)}
+        self._some_ended = found != strays
         below: dict[int, list[Process]] = {}
         for process in processes():
             below.setdefault(process.parent, []).append(process)
