@@ -5,7 +5,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-fast lint format bench clean
+.PHONY: install demo test test-fast board test-board lint format bench clean
 
 install: $(VENV)/.installed
 
@@ -38,9 +38,25 @@ test: lint
 test-fast: $(VENV)/.developing
 	$(BIN)/python -m pytest -m "not slow"
 
+# The image of an emulated ARM board, in EDGE_BOARD or ~/.cache/edge-pipeline/board; as root on Debian 12.
+board:
+	@tests/board/image/build.sh
+
+test-board: $(VENV)/.developing board
+	$(BIN)/python -m pytest -m board tests/board
+
 format: $(VENV)/.developing
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
 	rm -rf build dist $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# The container images of docker/. BUILD and BUILD_OPTIONS say how (docs/docker.md), such as
+# BUILD_OPTIONS="--build-arg BASE=debian:12".
+.PHONY: images
+BUILD ?= docker build
+images:
+	$(BUILD) $(BUILD_OPTIONS) --file docker/agent.Dockerfile --tag edge-pipeline-agent .
+	$(BUILD) --build-arg AGENT=edge-pipeline-agent --file docker/board.Dockerfile --tag edge-pipeline-board .
+	$(BUILD) $(BUILD_OPTIONS) --file docker/host.Dockerfile --tag edge-pipeline-host .

@@ -10,7 +10,8 @@
     ├── StorageError              exit 2: the host's disk is full or not writable
     ├── InfeasibleError           exit 3: the budgets cannot be met
     └── DeviceError               exit 4: the device could not do its part
-        ├── TransportError        the link to the agent broke, or the agent died
+        ├── TransportError        there is no way to the agent
+        │   └── LinkLostError     the link to it broke, or the agent died; another try may work
         └── AgentError            the agent answered with an error; `code` says which
 
 A message says what is wrong and where; `hint` says what to do about it.
@@ -78,7 +79,11 @@ class DeviceError(PipelineError):
 
 
 class TransportError(DeviceError):
-    """The link to the agent broke, or the agent died."""
+    """There is no way to the agent: a key that is refused, another protocol, an answer nobody understands."""
+
+
+class LinkLostError(TransportError):
+    """The link to the agent broke, or the agent died; another try may work."""
 
 
 class AgentError(DeviceError):

@@ -5,7 +5,6 @@ The workshop knows how a step is done, never which comes next; that is `deploy.p
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,8 +19,8 @@ from pipeline.bundle import build as build_bundle
 from pipeline.candidate import Built, Candidate
 from pipeline.convert import Agreement, converter, validate
 from pipeline.data.preprocess import apply
+from pipeline.delivery import activate, deliver, next_sequence
 from pipeline.device.client import Device
-from pipeline.errors import DeviceError
 from pipeline.files import write_atomically, write_text
 from pipeline.measurement import LayerTiming, Measurement
 from pipeline.profile import DeviceProfile
@@ -40,7 +39,6 @@ THREADS_STEP = "choose threads"
 CALIBRATION_SAMPLES = 1024
 RECALIBRATION_BATCHES = 10
 VALIDATION_SAMPLES = 64
-FARTHEST_AHEAD_MS = 366 * 24 * 3600 * 1000
 
 
 class Workshop:
@@ -228,24 +226,12 @@ class Workshop:
             labels=self.task.labels,
             golden_input=golden.numpy(),
             golden_output=answer.numpy(),
-            sequence=self.step("number the bundle", int, lambda _: self._next_sequence()),
+            sequence=self.step("number the bundle", int, lambda _: self._sequence()),
             expected_p50_ms=measured.latency_ms.p50,
         )
 
-    def _next_sequence(self) -> int:
-        """Return a number greater than every one before it: the time in ms, or one more than the device has seen.
-
-        Raises:
-            DeviceError: what the device has seen lies far ahead: signed with one more, the bundle would be the newest
-                for ever, on every device that it is played to.
-        """
-        now, seen = time.time_ns() // 1_000_000, self.device.status().update.sequence
-        if seen > now + FARTHEST_AHEAD_MS:
-            raise DeviceError(
-                f"the device has seen bundle number {seen}, which lies more than a year ahead of this computer's clock",
-                hint="set the clock; if it is right, do not trust this device: set it up anew",
-            )
-        return max(now, seen + 1)
+    def _sequence(self) -> int:
+        return next_sequence(self.device.status().update.sequence)
 
     def check_and_activate(self, bundle: Bundle, advance: Advance) -> int:
         """Stage a bundle, have the device check it, then activate and commit it; return the generation.
@@ -253,22 +239,9 @@ class Workshop:
         Raises:
             DeviceError: the device's answers are not the expected ones; what was active stays active.
         """
-        update = self.device.status().update
-        if update.current == bundle.digest and update.generation is not None:
-            return update.generation
-        advance(done=0, of=3, note="staging")
-        self.device.push(bundle.files)
-        self.device.stage(bundle.digest, sign_with_own_key(bundle.manifest.to_bytes()))
-        advance(done=1, of=3, note="checking on the device")
-        report = self.device.check(bundle.digest)
-        if not report.ok:
-            raise DeviceError(
-                f"the device refused the staged model: {report.why}",
-                hint="the active model was left as it is; measure the runtime's version with `pipeline device status`",
-            )
-        advance(done=2, of=3, note="activating")
-        self.device.activate(bundle.digest)
-        return self.device.commit(bundle.digest)
+        signatures = sign_with_own_key(bundle.manifest.to_bytes())
+        deliver(self.device, bundle, signatures, tell=partial(_show_phase, advance, 0))
+        return activate(self.device, bundle.digest, tell=partial(_show_phase, advance, 1)).generation
 
     def tidy(self) -> None:
         """Let the device drop files that only this run's measurements needed."""
@@ -328,6 +301,10 @@ def _show_event(advance: Advance, event: dict[str, object]) -> None:
     done, of = event.get("done"), event.get("of")
     if isinstance(done, int) and isinstance(of, int):
         advance(done=done, of=of, note=str(event.get("phase", "")))
+
+
+def _show_phase(advance: Advance, done: int, phase: str) -> None:
+    advance(done=done, of=2, note=phase)
 
 
 def _unreachable(name: str) -> T:  # type: ignore[type-var]

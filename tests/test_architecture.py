@@ -22,9 +22,9 @@ RANKS = [
     {"feedback"},
     {"survey", "baseline"},
     {"workshop"},
-    {"candidate", "replay"},
+    {"candidate", "replay", "fleet", "delivery", "bundle_source"},
     {"search", "recover", "convert", "device", "store", "report"},
-    {"graph", "prune", "bundle", "signing"},
+    {"graph", "prune", "bundle", "signing", "host_runtime"},
     {"profile", "task"},
     {"profile_file", "task_file", "model_source"},
     {"data"},
@@ -98,6 +98,15 @@ def test_only_the_store_speaks_sql() -> None:
         if any(name.startswith("sqlite3") for name in _imports(path))
     }
     assert speakers == {"pipeline/store.py"}
+
+
+def test_only_one_file_knows_paramiko() -> None:
+    knowing = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "pipeline").rglob("*.py")
+        if any(name.split(".")[0] == "paramiko" for name in _imports(path))
+    }
+    assert knowing == {"pipeline/device/ssh/connection.py"}
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from device_agent.serve.hooks import Hooks
 from device_agent.serve.lease import Leases
 from device_agent.serve.measuring import Measuring
 from device_agent.serve.peers import APPLICATION, OPERATOR, READER
-from device_agent.serve.request import Params, Request
+from device_agent.serve.request import Params, Request, Session
 from device_agent.serve.updating import Updating
 from device_agent.settings import Settings
 from device_agent.updates.store import FileStore, free_bytes
@@ -49,6 +49,22 @@ class Agent:
         self.updating = Updating(settings, store, workers, self.board, leases, self._tell_change, restart)
         self.measuring = Measuring(store, workers, self.board, hooks, leases)
         hooks.recover(lambda warning: log("warning", "hook", what=warning))
+
+    def serve(self, method: str, request: Request) -> Params:
+        """Do one request.
+
+        Raises:
+            RequestError: `bad_request` for an unknown method, `not_allowed`, or what the method raises.
+        """
+        known = METHODS.get(method)
+        if known is None:
+            raise RequestError("bad_request", f"this agent has no method {method[:100]!r}")
+        request.session.peer.require(known.role, method)
+        return known.serve(self, request)
+
+    def forget(self, session: Session) -> None:
+        """Give back the lease of a connection that is over."""
+        self.measuring.forget(session)
 
     def status(self, _: Request) -> Params:
         """Serve `status`: what the agent knows about the board and about its state folder."""
@@ -122,16 +138,3 @@ METHODS: dict[str, Method] = {
     "bundle.confirm": Method(lambda agent, request: agent.updating.confirm(request), APPLICATION),
     "bundle.mark_bad": Method(lambda agent, request: agent.updating.mark_bad(request), APPLICATION),
 }
-
-
-def serve(agent: Agent, method: str, request: Request) -> Params:
-    """Do one request.
-
-    Raises:
-        RequestError: `bad_request` for an unknown method, `not_allowed`, or what the method raises.
-    """
-    known = METHODS.get(method)
-    if known is None:
-        raise RequestError("bad_request", f"this agent has no method {method[:100]!r}")
-    request.session.peer.require(known.role, method)
-    return known.serve(agent, request)

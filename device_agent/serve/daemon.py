@@ -25,7 +25,7 @@ from device_agent.serve.request import Session
 from device_agent.serve.server import Server
 from device_agent.serve.stdio import connect, locked
 from device_agent.serve.streams import SocketStream
-from device_agent.serve.trees import EXIT_RESTART, served
+from device_agent.serve.trees import EXIT_RESTART, runs_from, served
 from device_agent.settings import Listening, Settings
 
 MOST_CONNECTIONS = 32
@@ -111,12 +111,16 @@ class _Daemon:
                 self_client.ask("status")
             served(self._agent.settings.state)
             update = self._agent.updating.agent.status()
-            if update.state == "activated" and update.current is not None:
+            if update.state == "activated" and update.current is not None and self._is(update.current):
                 self._agent.updating.agent.commit(update.current)
                 log("info", "this agent works", bundle=update.current)
             self._agent.updating.audit()
         except (RequestError, OSError) as error:
             log("error", "settle", why=str(error))
+
+    def _is(self, bundle: str) -> bool:
+        """Say whether this is the agent of that bundle; a newer one may have been installed meanwhile."""
+        return runs_from(self._agent.updating.agent.folder_of(bundle))
 
     def end(self) -> None:
         """Close every connection and wait for what they started to end."""

@@ -1,9 +1,10 @@
-"""One request under way, and the connection it came by."""
+"""One request under way, the connection it came by, and what requests are made to."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+from device_agent.serve.counters import Counters
 from device_agent.serve.peers import Peer
 from device_agent.work.workers import Cancellation, Listen
 
@@ -25,3 +26,21 @@ class Request(NamedTuple):
     session: Session
     tell: Listen
     cancellation: Cancellation
+
+
+class Service(Protocol):
+    """What a connection leads to: the agent, or the installer."""
+
+    counters: Counters
+
+    def serve(self, method: str, request: Request) -> Params:
+        """Do one request.
+
+        Raises:
+            RequestError: it cannot be done; the connection stays.
+        """
+        ...
+
+    def forget(self, session: Session) -> None:
+        """Let go of what a connection held, for it is over; its requests are cancelled by now."""
+        ...

@@ -14,9 +14,8 @@ from typing import Any, Optional
 from device_agent import __version__
 from device_agent.errors import RequestError, from_os_error
 from device_agent.log import log
-from device_agent.serve.agent import Agent, serve
 from device_agent.serve.peers import OPERATOR
-from device_agent.serve.request import Request, Session
+from device_agent.serve.request import Request, Service, Session
 from device_agent.serve.streams import Stream
 from device_agent.wire import MAX_PAYLOAD, PROTOCOL, Frame, WireError, read_frame, write_frame
 from device_agent.work.workers import Cancellation
@@ -34,8 +33,8 @@ _END_S = 5.0
 class Server:
     """One connection; `serve` returns when the host is gone, with no worker of its own left running."""
 
-    def __init__(self, agent: Agent, stream: Stream, session: Session) -> None:
-        self._agent = agent
+    def __init__(self, service: Service, stream: Stream, session: Session) -> None:
+        self._service = service
         self._stream = stream
         self._session = session
         self._sink_turn = threading.Lock()
@@ -151,7 +150,7 @@ class Server:
             log("error", "fault", method=method, error=repr(error))
             answer = {"error": RequestError("internal", f"the agent failed at {method}: {error!r}").as_dict()}
         if "error" in answer:
-            self._agent.counters.add("errors", answer["error"]["code"])
+            self._service.counters.add("errors", answer["error"]["code"])
         self._send({"id": number, **answer}, number)
 
     def _result(self, number: int, method: str, frame: Frame, cancellation: Cancellation) -> dict[str, Any]:
@@ -166,8 +165,8 @@ class Server:
             lambda event: self._send({"id": number, "event": event}),
             cancellation,
         )
-        result = serve(self._agent, method, request)
-        self._agent.counters.add("requests", method)
+        result = self._service.serve(method, request)
+        self._service.counters.add("requests", method)
         return result
 
     def _cancel(self, number: object) -> None:
@@ -205,7 +204,7 @@ class Server:
             waiting = list(self._running.values())
         for cancellation in waiting:
             cancellation.cancel()
-        self._agent.measuring.forget(self._session)
+        self._service.forget(self._session)
         if self._filer is not None:
             with contextlib.suppress(queue.Empty):
                 while True:  # what waits there is cancelled; and there must be room for the end

@@ -14,15 +14,15 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Optional
 
 from device_agent.durable import no_link
 from device_agent.errors import RequestError, from_os_error
 from device_agent.serve import peers
 from device_agent.serve.agent import Agent
-from device_agent.serve.request import Session
+from device_agent.serve.request import Service, Session
 from device_agent.serve.server import EXIT_DONE, Server
 from device_agent.serve.streams import PipeStream
 from device_agent.settings import Settings
@@ -37,15 +37,24 @@ class _Terminated(BaseException):
 
 
 def serve_stdio(settings: Settings) -> int:
-    """Serve the state folder on stdin and stdout until stdin ends or SIGTERM comes.
+    """Serve the state folder on stdin and stdout; see `serve_alone`."""
+    return serve_alone(settings.state, lambda: Agent(settings))
+
+
+def serve_alone(folder: Optional[Path], make: Callable[[], Service]) -> int:
+    """Serve on stdin and stdout until stdin ends or SIGTERM comes.
+
+    Args:
+        folder: is locked for as long as that takes; `None`: nothing is.
+        make: returns what is served; is called with the lock held.
 
     Returns:
         0 at the end, 3 for a peer that breaks the protocol, 4 if the folder is locked or not usable.
     """
     source, sink = _begin()
     try:
-        with locked(settings.state):
-            return Server(Agent(settings), PipeStream(source, sink), Session(peers.owner())).serve()
+        with locked(folder) if folder is not None else contextlib.nullcontext():
+            return Server(make(), PipeStream(source, sink), Session(peers.owner())).serve()
     except _Terminated:
         return EXIT_DONE
     except RequestError as error:

@@ -1,7 +1,8 @@
 """Versions of this agent as unpacked trees, of which the newest that proved itself is started.
 
 `device-agent launch` (the command of the unit file) runs from the tree that provisioning installed, which no
-update ever touches. It starts the agent of the active bundle of kind "agent", if there is one that is whole.
+update ever touches. It starts the agent of the active bundle of kind "agent", if there is one that is whole and not
+older than the installed one.
 A newly activated one commits itself once it serves; one that did not within `STARTS` starts is rolled back by
 the launcher, so a version that cannot even start needs nobody's help.
 """
@@ -16,12 +17,14 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn, Optional
 
+from device_agent import __version__
 from device_agent.errors import RequestError
 from device_agent.log import log
 from device_agent.settings import LAUNCHED, Listening, Settings, told
 from device_agent.updates import staging
 from device_agent.updates.store import FileStore
 from device_agent.updates.update import Updater
+from device_agent.updates.versions import newer
 from device_agent.work import offspring
 from device_agent.work.pipes import Pipes, TooMuchError
 
@@ -62,6 +65,13 @@ def newest_tree(state: Path) -> Optional[Path]:
         if current is None:
             return None
         folder = updater.folder_of(current)
+        version = staging.agent_version(folder)
+        if newer(__version__, version):
+            why = f"the installed version {__version__} is newer than {version} of {folder.name}"
+            log("info", "launch", why=why)
+            if updater.status().state == "activated":
+                updater.roll_back(why=why)
+            return None
         unserved = _count_start(state)
     except (RequestError, OSError) as error:
         log("error", "launch", why=f"the agent's updates cannot be read: {error}")
@@ -80,6 +90,11 @@ def served(state: Path) -> None:
     """Note that the agent that was launched serves."""
     with contextlib.suppress(OSError):
         (state / AGENT_FOLDER / _UNSERVED).unlink()
+
+
+def runs_from(folder: Path) -> bool:
+    """Say whether this very process was started from a bundle's folder."""
+    return folder.resolve() in Path(__file__).resolve().parents
 
 
 def _count_start(state: Path) -> int:

@@ -88,6 +88,7 @@ class Updating:
         """Return what the status tells of both updates, and of trust."""
         return {
             "update": self.model.status()._asdict(),
+            "active": self._active(),
             "agent_update": self.agent.status()._asdict(),
             "trust": "any bundle" if self._settings.keys is None else f"keys in {self._settings.keys}",
         }
@@ -200,6 +201,20 @@ class Updating:
         return {}
 
     # --- how --------------------------------------------------------------------------------------------------
+
+    def _active(self) -> Optional[Params]:
+        """Return what the current bundle's manifest says of itself; `None` without one, or if it is spoiled."""
+        current = self.model.status().current
+        if current is None:
+            return None
+        try:
+            contents = self.model.contents(current)
+        except (RequestError, OSError):
+            return None
+        if contents.model is None:
+            return None
+        model = {name: getattr(contents.model, name) for name in ("file", "runtime", "threads")}
+        return {"name": contents.name, "sequence": contents.sequence, **model}
 
     def _holder(self, bundle: str) -> Updater:
         """Return the update whose bundle this is; a model's, if the board does not have it."""

@@ -35,3 +35,29 @@ def digest_of(path: Path) -> str:
 def digest_of_bytes(data: bytes) -> str:
     """Return the SHA-256 of some bytes, in hexadecimal."""
     return str(sha256(data).hexdigest())
+
+
+class RunningDigests:
+    """Digests of files under way, kept up while they come, so that nobody need read a file again at its end.
+
+    One whose beginning came to an earlier process, or that was begun anew, is not known here.
+    """
+
+    _MOST = 64
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[int, Any]] = {}
+
+    def add(self, name: str, offset: int, chunk: bytes) -> None:
+        """Take the chunk of a file that begins at `offset`."""
+        there, digest = self._known.pop(name, (-1, None)) if offset else (0, sha256())
+        if there == offset:
+            digest.update(chunk)
+            self._known[name] = (offset + len(chunk), digest)
+        for oldest in list(self._known)[: -self._MOST]:
+            del self._known[oldest]
+
+    def end(self, name: str) -> str:
+        """Return the digest of all that came, in hexadecimal; empty if some of it was not seen here."""
+        _, digest = self._known.pop(name, (0, None))
+        return str(digest.hexdigest()) if digest else ""

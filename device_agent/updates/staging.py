@@ -96,6 +96,17 @@ def stored_manifest(store: FileStore, digest: str) -> manifest.Manifest:
     return manifest.parse(data)
 
 
+def agent_version(folder: Path) -> str:
+    """Return the version of the agent in a bundle's folder.
+
+    Raises:
+        RequestError: `bad_manifest`.
+        OSError: the manifest cannot be read.
+    """
+    contents = manifest.parse(read_manifest(folder / manifest.FILE))
+    return contents.agent_version or ""
+
+
 def read_manifest(path: Path) -> bytes:
     """Return a manifest's bytes, at most one more than a manifest may have."""
     with path.open("rb") as stream:

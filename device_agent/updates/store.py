@@ -22,7 +22,7 @@ from typing import Optional
 
 from device_agent.durable import make_folder, sync_file, sync_folder
 from device_agent.errors import RequestError
-from device_agent.updates.digest import digest_of
+from device_agent.updates.digest import RunningDigests, digest_of
 
 RESERVE_BYTES = 8 * 1024 * 1024  # never filled by uploads: the journal must always find room
 MOST_UNFINISHED = 64  # uploads; the oldest are forgotten
@@ -60,6 +60,7 @@ class FileStore:
         self._free = free
         self._lock = threading.RLock()
         self._expected: set[str] = set()
+        self._running = RunningDigests()
         for part in self._homes.values():
             make_folder(part, 0o711)  # workers may be another user, and know what they look for
         make_folder(self._incoming, 0o700)
@@ -136,6 +137,7 @@ class FileStore:
             self._make_room(size - there, keep=sha256)
             self._forget_oldest_uploads()
             self._append(self._incoming / sha256, offset, chunk)
+            self._running.add(sha256, offset, chunk)
             if offset + len(chunk) == size:
                 self._finish(sha256, self._homes[purpose])
             return offset + len(chunk)
@@ -231,7 +233,7 @@ class FileStore:
         partial = self._incoming / sha256
         partial.chmod(0o444)
         sync_file(partial)
-        found = digest_of(partial)
+        found = self._running.end(sha256) or digest_of(partial)
         if found != sha256:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(partial)  # noqa: PTH108

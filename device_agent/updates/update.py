@@ -36,8 +36,9 @@ _STAGED = ("staging", "staged", "checking", "checked")
 class UpdateStatus(NamedTuple):
     """The update's state, the active generation and the digests of its two bundles.
 
-    `sequence` is the highest that was activated here; `bad` says why bundles must not be activated; `last` is
-    what the agent did last of its own accord, `fault` what keeps it from ending what was left undone.
+    `staged` is the bundle that is staged, checked or about to be. `sequence` is the highest that was activated here;
+    `bad` says why bundles must not be activated; `last` is what the agent did last of its own accord, `fault` what
+    keeps it from ending what was left undone.
     """
 
     state: str
@@ -49,6 +50,7 @@ class UpdateStatus(NamedTuple):
     bad: dict[str, str]
     last: str
     fault: Optional[str]
+    staged: Optional[str]
 
 
 def read_status(folder: Path, fault: Optional[str] = None) -> UpdateStatus:
@@ -68,6 +70,7 @@ def read_status(folder: Path, fault: Optional[str] = None) -> UpdateStatus:
         dict(journal.bad),
         journal.last,
         fault,
+        journal.bundle if journal.state in _STAGED else None,
     )
 
 

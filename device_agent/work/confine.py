@@ -89,7 +89,9 @@ def program() -> list[Path]:
     """Return where this program, Python and its packages lie, as far as that is not in the system's folders."""
     places = [*sys.path, sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, sys.executable]
     places += os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
-    return [Path(place) for place in dict.fromkeys(places) if place]
+    lib = Path(__file__).resolve().parents[2] / "lib"  # where provisioning links each package to its one copy
+    packages = [entry.resolve() for entry in lib.glob("*") if entry.is_symlink()]
+    return [*(Path(place) for place in dict.fromkeys(places) if place), *packages]
 
 
 def memory_limit_bytes(procfs: Path = PROCFS) -> Optional[int]:

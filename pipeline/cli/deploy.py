@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import click
 from rich.console import Console
 
 from pipeline.cli.progress import Terminal
+from pipeline.cli.text import printable
 from pipeline.errors import InputError, PipelineError, RunError
 from pipeline.watch import Silent
 
@@ -131,7 +133,7 @@ def _start(order: Order, options: dict[str, Any], console: Console) -> int:
     store = Store()
     order.task.build_model()
     order.task.load_data()
-    with open_device(order.device) as device:
+    with open_device(order.device, _notice(console)) as device:
         device.status()
         run = start(store, order)
         return _work(run, order, device, options, console)
@@ -154,8 +156,12 @@ def _resume(options: dict[str, Any], console: Console) -> int:
         )
     run = Store().open(Store().row(options["resume"]).id)
     order = Order.from_config(run.config)
-    with open_device(order.device) as device:
+    with open_device(order.device, _notice(console)) as device:
         return _work(run, order, device, options, console)
+
+
+def _notice(console: Console) -> Callable[[str], None]:
+    return lambda text: console.print(printable(text), style="yellow", markup=False, soft_wrap=True)
 
 
 _FIXED = (

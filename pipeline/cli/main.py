@@ -8,25 +8,31 @@ import click
 from rich.console import Console
 
 from pipeline import __version__
+from pipeline.cli.text import printable
 from pipeline.errors import PipelineError
 from pipeline.files import storage_error
 
 EXIT_CODES = """
 \b
 Exit codes:
-  0    the budgets are met and the model is active on the device
+  0    done; of a deploy: the budgets are met and the model is active on the device
   2    wrong usage or bad input; nothing was changed on the device
   3    the budgets can't be met; the device keeps what it had
-  4    the device failed
+  4    the device failed, or one of several did
   130  interrupted
 """
 
 _HOMES = {
+    "activate": ("pipeline.cli.activate", "activate"),
     "deploy": ("pipeline.cli.deploy", "deploy"),
     "device": ("pipeline.cli.device", "device"),
     "key": ("pipeline.cli.key", "key"),
+    "measure": ("pipeline.cli.measure", "measure"),
     "model": ("pipeline.cli.model", "model"),
+    "push": ("pipeline.cli.push", "push"),
+    "rollback": ("pipeline.cli.rollback", "rollback"),
     "run": ("pipeline.cli.run", "run"),
+    "status": ("pipeline.cli.status", "status"),
 }
 
 
@@ -58,6 +64,9 @@ def cli() -> None:
       pipeline deploy --device local
       pipeline deploy --device local --task examples/cifar10_resnet20.toml --budget latency=50%
       pipeline run report latest
+      pipeline device enroll rpi4 pi@192.0.2.10
+      pipeline device provision rpi4
+      pipeline measure net.onnx --device rpi4
     """
 
 
@@ -103,4 +112,4 @@ def _fail(message: str, hint: str, code: int) -> int:
 def _plain(text: str) -> str:
     from rich.markup import escape
 
-    return escape(text)
+    return escape(printable(text))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ from torch.export import ExportedProgram
 from pipeline.convert.capture import capture, quiet, refusal
 from pipeline.errors import InputError
 from pipeline.files import write_atomically
+from pipeline.host_runtime import mute
 
 
 class TfliteConverter:
@@ -60,20 +59,8 @@ def silent() -> Iterator[None]:
 
     Meanwhile nothing else in this process can write there either.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        for descriptor in saved:
-            os.dup2(nowhere, descriptor)
-        with quiet():
-            yield
-    finally:
-        for descriptor, copy in saved.items():
-            os.dup2(copy, descriptor)
-            os.close(copy)
-        os.close(nowhere)
+    with mute(), quiet():
+        yield
 
 
 def _litert_torch() -> Any:

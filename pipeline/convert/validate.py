@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,15 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.convert.tflite import silent
 from pipeline.errors import InputError, ModelError
+from pipeline.host_runtime import runner
 
 # Float32 files reach 110 to 140 dB (they differ in the order of sums); below 60 dB, an error of 0.1 % of the
 # output's own size, something other than rounding is at work.
 MIN_SQNR_DB = 60.0
 MIN_SAME_CLASS = 0.99
-
-Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ def validate(path: Path, runtime: str, model: nn.Module, inputs: Tensor) -> Agre
         raise InputError("validating a converted file needs at least one input")
     samples = inputs.detach().to("cpu", torch.float32)
     expected = _reference(model, samples)
-    run = _runner(path, runtime)
+    run = runner(path, runtime)
     actual = np.concatenate([run(sample[None].numpy()) for sample in samples])
     if actual.shape != expected.shape:
         raise ModelError(
@@ -108,49 +105,3 @@ def _reference(model: nn.Module, samples: Tensor) -> NDArray[np.float32]:
     with torch.no_grad():
         outputs = [twin(batch) for batch in torch.split(samples, 64)]
     return np.asarray(torch.cat(outputs).numpy(), dtype=np.float32)
-
-
-def _runner(path: Path, runtime: str) -> Run:
-    runners = {"onnxruntime": _onnxruntime, "tflite": _litert}
-    if runtime not in runners:
-        raise InputError(f"unknown runtime {runtime!r}", hint=f"known runtimes: {', '.join(runners)}")
-    return runners[runtime](path)
-
-
-def _onnxruntime(path: Path) -> Run:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ModelError(f"ONNX Runtime refuses {path.name}: {error}") from error
-    name = session.get_inputs()[0].name
-    return lambda sample: np.asarray(session.run(None, {name: sample})[0])
-
-
-def _litert(path: Path) -> Run:
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise InputError(
-            "checking TFLite files needs ai-edge-litert, which is not installed",
-            hint="pip install edge-pipeline[tflite]",
-        ) from error
-    with silent():
-        try:
-            interpreter = Interpreter(str(path), num_threads=1)
-            interpreter.allocate_tensors()
-        except Exception as error:
-            raise ModelError(f"LiteRT refuses {path.name}: {error}") from error
-    source = interpreter.get_input_details()[0]["index"]
-    result = interpreter.get_output_details()[0]["index"]
-
-    def run(sample: NDArray[np.float32]) -> NDArray[np.float32]:
-        interpreter.set_tensor(source, sample)
-        interpreter.invoke()
-        return np.array(interpreter.get_tensor(result))
-
-    return run

@@ -5,5 +5,5 @@
         device.measure(path, …)
 
 Below the client, `link.py` speaks frames with the agent over a `Transport`: a pair of byte streams, opened by
-a file of its own for each kind (`local.py`). Agent, wire format and measuring protocol are `device_agent`'s.
+a file of its own for each kind (`local.py`, `ssh/`). Agent, wire format and measuring protocol are `device_agent`'s.
 """

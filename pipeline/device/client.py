@@ -5,6 +5,7 @@ Files are named by their content on a device: measuring a file pushes it first i
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
@@ -15,10 +16,11 @@ from typing import Any, Protocol, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.device.link import Json, Link
+from pipeline.device.retry import ONCE, Notice, Patience
 from pipeline.device.transport import Transport
-from pipeline.device.upload import OnProgress, digests, upload
+from pipeline.device.upload import OnProgress, Purpose, Sent, digests, upload
 from pipeline.device.values import BoardStatus, CheckReport, CollectReport, PushReport
-from pipeline.errors import TransportError
+from pipeline.errors import AgentError, LinkLostError, TransportError
 from pipeline.files import sha256
 from pipeline.measurement import LayerTiming, Measurement, MeasuringProtocol
 
@@ -95,11 +97,16 @@ class DeviceClient:
     """A `Device` at the other end of a transport; also a context manager that closes it.
 
     Every method raises `AgentError` if the agent answers with an error (its `code` says which), and
-    `TransportError` if the link breaks or stays silent beyond the method's deadline.
+    `TransportError` if the link breaks or stays silent beyond the method's deadline. With patience, a broken link is
+    opened again for the next request, and an upload goes on by itself.
     """
 
-    def __init__(self, transport: Transport) -> None:
-        self._link = Link(transport)
+    def __init__(self, transport: Transport, patience: Patience = ONCE, notice: Notice | None = None) -> None:
+        self._transport = transport
+        self._patience = patience
+        self._notice = notice or (lambda _: None)
+        self._closed = False
+        self._open = Link(transport)
 
     def __enter__(self) -> DeviceClient:
         return self
@@ -109,16 +116,39 @@ class DeviceClient:
 
     def close(self) -> None:
         """End the link; a local agent ends with it, and a request under way is cancelled."""
-        self._link.close()
+        self._closed = True
+        self._open.close()
+
+    @property
+    def _link(self) -> Link:
+        """The link, opened again if it broke and there is patience for it."""
+        if self._open.is_lost and self._patience.tries > 1 and not self._closed:
+            self._open.close()
+            self._open = self._again()
+        return self._open
+
+    def _again(self) -> Link:
+        try:
+            return Link(self._transport)
+        except AgentError as error:
+            if error.code != "no_agent":
+                raise
+            # a board that has just booted: its SSH server is up, its agent not yet
+            raise LinkLostError(error.message, hint=error.hint) from error
 
     @property
     def agent_version(self) -> str:
         """The version that the agent stated in its hello."""
-        return self._link.agent_version
+        return self._open.agent_version
 
     def status(self) -> BoardStatus:
         """Return what the device is and how it is; changes nothing there."""
-        return self._ask(BoardStatus, "status", {}, QUICK_S)
+        try:
+            return self._ask(BoardStatus, "status", {}, QUICK_S)
+        except LinkLostError:
+            if self._patience.tries == 1 or self._closed:
+                raise
+            return self._ask(BoardStatus, "status", {}, QUICK_S)  # the link may have been dead for long
 
     def push(self, paths: Sequence[Path], on_progress: OnProgress | None = None) -> PushReport:
         """Send what the device lacks of these files; an upload that broke off goes on where it stopped.
@@ -130,7 +160,7 @@ class DeviceClient:
         Raises:
             InputError: a file cannot be read.
         """
-        return upload(self._link, digests(tuple(paths)), on_progress)
+        return self._upload(tuple(paths), on_progress, "bundle")
 
     def measure(
         self,
@@ -148,12 +178,12 @@ class DeviceClient:
             runtime: "onnxruntime" or "tflite".
             threads: threads that the runtime may use, each pinned to a core.
             protocol: how to measure.
-            on_event: is called with {"phase": "warmup|measure|cooldown", "done": n, "of": m}.
+            on_event: is called with {"phase": "sending|warmup|measure|cooldown", "done": n, "of": m}.
         """
-        files = digests((path,))
-        upload(self._link, files, purpose="measure")
-        params = {"file": next(iter(files)), **_how(runtime, threads, protocol)}
-        return self._ask(Measurement, "measure", params, protocol.timeout_s + WORKER_MARGIN_S, on_event)
+        self._upload((path,), _sending(on_event), "measure")
+        params = {"file": sha256(path), **_how(runtime, threads, protocol)}
+        silence_s = protocol.timeout_s + WORKER_MARGIN_S
+        return self._ask(Measurement, "measure", params, silence_s, on_event or _unheard)
 
     def measure_layers(
         self,
@@ -166,12 +196,12 @@ class DeviceClient:
     ) -> tuple[LayerTiming, ...]:
         """Push small models and time them all in one worker; the timings are in the order of `paths`.
 
-        `on_event` is called with {"phase": "layers", "done": i, "of": n}.
+        `on_event` is called with {"phase": "sending|layers", "done": i, "of": n}.
         """
-        upload(self._link, digests(tuple(paths)), purpose="measure")
+        self._upload(tuple(paths), _sending(on_event), "measure")
         params = {"files": [sha256(path) for path in paths], **_how(runtime, threads, protocol)}
         silence_s = protocol.timeout_s + WORKER_MARGIN_S
-        result = self._link.start("measure_layers", params).result(silence_s, on_event)
+        result = self._link.start("measure_layers", params).result(silence_s, on_event or _unheard)
         timings: tuple[LayerTiming, ...] = self._decode(
             tuple[LayerTiming, ...], "measure_layers", result.get("timings")
         )
@@ -196,7 +226,7 @@ class DeviceClient:
 
     def check(self, digest: str, on_event: OnEvent | None = None) -> CheckReport:
         """Have a staged bundle answer its golden input in a fresh process, and compare."""
-        return self._ask(CheckReport, "bundle.check", {"bundle": digest}, CHECK_S, on_event)
+        return self._ask(CheckReport, "bundle.check", {"bundle": digest}, CHECK_S, on_event or _unheard)
 
     def activate(self, digest: str, *, confirm_within_s: float | None = None) -> int:
         """Switch to a staged bundle whose check passed, in one step; return the new generation.
@@ -241,15 +271,34 @@ class DeviceClient:
             wait_s: how long to wait for it; then `AgentError` with the code "busy".
         """
         params = {"hold_s": hold_s, "wait_s": wait_s}
-        self._link.start("lease.acquire", params).result(wait_s + WORKER_MARGIN_S)
+        link = self._link
+        link.start("lease.acquire", params).result(wait_s + WORKER_MARGIN_S)
         try:
             yield
         finally:
-            self._link.start("lease.release", {}).result(QUICK_S)
+            link.start("lease.release", {}).result(QUICK_S)  # on the same one: the turn ended with its link
 
     def collect(self, keep: Iterable[str] = ()) -> CollectReport:
         """Remove the files that neither `keep` (digests) nor the current, previous or staged bundle names."""
         return self._ask(CollectReport, "files.collect", {"keep": sorted(keep)}, QUICK_S)
+
+    def _upload(
+        self, paths: tuple[Path, ...], on_progress: OnProgress | None, purpose: Purpose
+    ) -> PushReport:
+        """Send files; after a lost link wait, go on, and give up only after several tries that sent nothing more."""
+        files, sent = digests(paths), Sent(on_progress)
+        waits, before = self._patience.waits(), 0
+        while True:
+            try:
+                return upload(self._link, files, sent, purpose)
+            except LinkLostError as error:
+                if sent.bytes > before:
+                    waits, before = self._patience.waits(), sent.bytes
+                wait_s = None if self._closed else next(waits, None)
+                if wait_s is None:
+                    raise
+                self._notice(f"{error.message}; trying again in {wait_s:.1f} s")
+                time.sleep(wait_s)
 
     def _ask(
         self, kind: type[T], method: str, params: Json, silence_s: float, on_event: OnEvent | None = None
@@ -272,6 +321,17 @@ class DeviceClient:
                 f"the agent's answer to {method!r} is not understood: {where}: {first['msg']}",
                 hint=f"the agent's version is {self.agent_version}; install the one of this pipeline",
             ) from error
+
+
+def _sending(on_event: OnEvent | None) -> OnProgress | None:
+    """Tell the progress of an upload as events."""
+    if on_event is None:
+        return None
+    return lambda done, of: on_event({"phase": "sending", "done": done, "of": of})
+
+
+def _unheard(_: dict[str, object]) -> None:
+    """Take an event as a sign of life, and nothing else."""
 
 
 @cache

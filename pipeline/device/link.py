@@ -10,13 +10,14 @@ import contextlib
 import itertools
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from device_agent.wire import PROTOCOL, WireError, read_frame, write_frame
 from pipeline import __version__
 from pipeline.device.transport import Transport
-from pipeline.errors import AgentError, TransportError
+from pipeline.errors import AgentError, LinkLostError, TransportError
 
 Json = dict[str, Any]
 OnEvent = Callable[[Json], None]
@@ -24,6 +25,7 @@ OnEvent = Callable[[Json], None]
 HELLO_S = 60.0
 _HELLO = 0  # the id under which the answer to the hello is filed
 _WRITER_END_S = 2.0
+_TEXT_BYTES = 200
 
 
 class Link:
@@ -82,11 +84,16 @@ class Link:
         with self._turn:
             self._inboxes.pop(number, None)
 
-    def failure(self, what: str) -> TransportError:
+    def failure(self, what: str) -> LinkLostError:
         """Describe a broken link, with the agent's exit status and last words."""
         words = self._transport.last_words()
         text = f"{self._transport.name}: {what}" + (f"; {words}" if words else "")
-        return TransportError(text, hint="run the command again; a run that was recorded can be resumed")
+        return LinkLostError(text, hint="run the command again; a run that was recorded can be resumed")
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the link is of no more use."""
+        return self._broken is not None
 
     @property
     def broken(self) -> str:
@@ -109,7 +116,7 @@ class Link:
         if not isinstance(agreed, dict) or agreed.get("protocol") != PROTOCOL:
             raise TransportError(
                 f"{self._transport.name}: the agent does not speak protocol {PROTOCOL}",
-                hint="install the agent that belongs to this version of the pipeline",
+                hint="`pipeline device provision` installs the agent of this version",
             )
         return str(agreed.get("agent_version", "unknown"))
 
@@ -126,6 +133,7 @@ class Link:
         reason = "the agent closed the connection"
         try:
             with source:
+                _refuse_text(source)
                 while (frame := read_frame(source)) is not None:
                     self._deliver(frame.header)
         except (WireError, OSError, ValueError) as error:
@@ -137,7 +145,7 @@ class Link:
         with self._turn:
             # An error without an id is about the connection: it concerns everyone who waits.
             everyone = number is None and "error" in header and _HELLO not in self._inboxes
-            target = _HELLO if number is None else number
+            target = number if isinstance(number, int) else _HELLO if number is None else -1
             inboxes = list(self._inboxes.values()) if everyone else [self._inboxes.get(target)]
         for inbox in inboxes:
             if inbox is not None:
@@ -162,6 +170,21 @@ class Link:
             inbox.put(None)
 
 
+def _refuse_text(source: BinaryIO) -> None:
+    """Tell frames, whose first byte is 0 since their lengths are bounded, from what a login shell prints.
+
+    Raises:
+        WireError: saying what was printed.
+    """
+    peek = getattr(source, "peek", None)
+    start = peek(1)[:_TEXT_BYTES] if peek else b""
+    if start and start[0] != 0:
+        text = start.decode("utf-8", "replace").strip()
+        raise WireError(
+            f"the board printed text where its agent should answer (does .bashrc print?): {text!r}"
+        )
+
+
 class Pending:
     """A request under way."""
 
@@ -179,7 +202,7 @@ class Pending:
         """Wait for the answer; an interrupt (Ctrl-C) cancels the request on the agent.
 
         Args:
-            silence_s: how long the agent may say nothing, neither events nor the answer, in seconds.
+            silence_s: how long the answer may take, in seconds; where events are heard, the time between two of them.
             on_event: is called with every event, on this thread.
 
         Raises:
@@ -187,8 +210,11 @@ class Pending:
             TransportError: it was silent for too long, or the link broke; the link is closed then.
         """
         try:
+            deadline_s = time.monotonic() + silence_s
             while True:
-                header = self._next(silence_s)
+                if on_event is not None:  # then events are signs of life
+                    deadline_s = time.monotonic() + silence_s
+                header = self._next(deadline_s - time.monotonic(), silence_s)
                 if "result" in header or "error" in header:
                     return self._unpack(header)
                 if on_event is not None:
@@ -199,9 +225,9 @@ class Pending:
         finally:
             self._link.forget(self._number)
 
-    def _next(self, silence_s: float) -> Json:
+    def _next(self, left_s: float, silence_s: float) -> Json:
         try:
-            header = self._inbox.get(timeout=silence_s)
+            header = self._inbox.get(timeout=max(left_s, 0.0))
         except queue.Empty:
             failure = self._link.failure(f"no sign of life for {silence_s:g} s during {self._method!r}")
             self._link.close()

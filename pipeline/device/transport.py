@@ -6,7 +6,7 @@ from typing import BinaryIO, Protocol
 
 
 class Transport(Protocol):
-    """A way to one agent: opened once, closed once.
+    """A way to one agent: opened, then closed; over a network it may be opened again then.
 
     `name` is for messages ("device 'local'").
     """

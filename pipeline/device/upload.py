@@ -34,6 +34,27 @@ class _Chunk:
         return {"sha256": self.sha256, "size": self.size, "offset": self.offset}
 
 
+class Sent:
+    """Counts what was sent, over all the tries that an upload took, and tells how far it is."""
+
+    def __init__(self, on_progress: OnProgress | None = None) -> None:
+        self.bytes = 0
+        self.skipped: int | None = None
+        self._on_progress = on_progress
+        self._total = 0
+
+    def begin(self, left: int, skipped: int) -> None:
+        """So many bytes are still to be sent; so many files were there already, if this is the first try."""
+        self._total = self.bytes + left
+        self.skipped = skipped if self.skipped is None else self.skipped
+
+    def add(self, count: int) -> None:
+        """So many more were sent and received."""
+        self.bytes += count
+        if self._on_progress is not None:
+            self._on_progress(self.bytes, self._total)
+
+
 def digests(paths: tuple[Path, ...]) -> dict[str, Path]:
     """Return the files by the SHA-256 of their content.
 
@@ -48,14 +69,14 @@ def digests(paths: tuple[Path, ...]) -> dict[str, Path]:
 
 
 def upload(
-    link: Link, files: Mapping[str, Path], on_progress: OnProgress | None = None, purpose: Purpose = "bundle"
+    link: Link, files: Mapping[str, Path], sent: Sent | None = None, purpose: Purpose = "bundle"
 ) -> PushReport:
     """Send what the agent lacks of `files` (by digest); an upload that broke off is resumed where it stopped.
 
     Args:
         link: the connection.
         files: paths by digest.
-        on_progress: is called with the bytes sent and the bytes to send, after each chunk.
+        sent: counts; the same one again for another try of the same files.
         purpose: what is sent to be measured can never become a part of a bundle.
 
     Raises:
@@ -67,27 +88,30 @@ def upload(
     for digest, path in files.items():
         with _readable(path):
             sizes[digest] = path.stat().st_size
+    sent = sent or Sent()
+    before = sent.bytes
     try:
-        return _send_missing(link, files, sizes, on_progress, purpose)
+        return _send_missing(link, files, sizes, sent, purpose)
     except AgentError as error:
         # The part that was there before may have been spoiled by a power cut; the agent dropped it now.
         if error.code != "bad_digest":
             raise
-        return _send_missing(link, files, sizes, on_progress, purpose)
+        sent.bytes = before
+        return _send_missing(link, files, sizes, sent, purpose)
 
 
 def _send_missing(
     link: Link,
     files: Mapping[str, Path],
     sizes: Mapping[str, int],
-    on_progress: OnProgress | None,
+    sent: Sent,
     purpose: Purpose,
 ) -> PushReport:
     wanted = [{"sha256": digest, "size": size} for digest, size in sizes.items()]
     answer = link.start("files.missing", {"files": wanted, "purpose": purpose}).result(CHUNK_SILENCE_S)
     missing = _offsets(answer, sizes)
-    total = sum(sizes[digest] - offset for digest, offset in missing.items())
-    sent = 0
+    left = sum(sizes[digest] - offset for digest, offset in missing.items())
+    sent.begin(left, len(files) - len(missing))
     under_way: deque[tuple[Pending, int]] = deque()
     try:
         for digest, offset in missing.items():
@@ -95,24 +119,20 @@ def _send_missing(
                 params = {**chunk.params, "purpose": purpose}
                 under_way.append((link.start("files.put", params, chunk.data), len(chunk.data)))
                 if len(under_way) >= WINDOW:
-                    sent += _settle(under_way, on_progress, sent, total)
+                    _settle(under_way, sent)
         while under_way:
-            sent += _settle(under_way, on_progress, sent, total)
+            _settle(under_way, sent)
     finally:
         for pending, _ in under_way:
             pending.drop()
-    return PushReport(sent, len(files) - len(missing))
+    return PushReport(sent.bytes, sent.skipped or 0)
 
 
-def _settle(
-    under_way: deque[tuple[Pending, int]], on_progress: OnProgress | None, sent: int, total: int
-) -> int:
-    """Wait for the oldest chunk and return its size."""
+def _settle(under_way: deque[tuple[Pending, int]], sent: Sent) -> None:
+    """Wait for the oldest chunk."""
     pending, size = under_way.popleft()
     pending.result(CHUNK_SILENCE_S)
-    if on_progress is not None:
-        on_progress(sent + size, total)
-    return size
+    sent.add(size)
 
 
 def _offsets(answer: Json, sizes: Mapping[str, int]) -> dict[str, int]:

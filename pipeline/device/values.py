@@ -32,10 +32,11 @@ class InstalledRuntime:
 
 @dataclass(frozen=True)
 class UpdateState:
-    """Where the board's update stands; `current` and `previous` are digests of bundles.
+    """Where the board's update stands; `current`, `previous` and `staged` are digests of bundles.
 
-    `sequence` is the highest that was activated there, `bad` says why bundles are refused, `last` is what the device
-    did of its own accord, `fault` what keeps it from ending an update.
+    `staged` is the one on its way to being active, until its activation. `sequence` is the highest that was activated
+    there, `bad` says why bundles are refused, `last` is what the device did of its own accord, `fault` what keeps it
+    from ending an update.
     """
 
     state: str
@@ -47,6 +48,18 @@ class UpdateState:
     bad: dict[str, str] = field(default_factory=dict)
     last: str = ""
     fault: str | None = None
+    staged: str | None = None
+
+
+@dataclass(frozen=True)
+class ActiveModel:
+    """What the current bundle's manifest says of itself."""
+
+    name: str
+    sequence: int
+    file: str
+    runtime: str
+    threads: int
 
 
 @dataclass(frozen=True)
@@ -89,6 +102,7 @@ class BoardStatus:
     uptime_s: float | None = None
     lease: LeaseState | None = None
     last_measurements: tuple[PastMeasurement, ...] = ()
+    active: ActiveModel | None = None
 
     def runtime(self, name: str) -> InstalledRuntime | None:
         """Return the installed runtime of this name, or `None`."""

@@ -49,7 +49,9 @@ def test_an_unknown_run_is_exit_code_2(capsys) -> None:
 def test_the_local_device_is_known_without_any_configuration(capsys) -> None:
     assert run_command(["device", "list", "--json"]) == 0
     (entry,) = json.loads(capsys.readouterr().out)
+    where = entry.pop("where")
     assert entry == {"device": "local", "transport": "local", "profile": "local"}
+    assert where == "this computer"
 
 
 def test_the_local_device_answers_with_its_facts(capsys) -> None:

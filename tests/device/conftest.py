@@ -11,12 +11,13 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "simulators"))
 sys.path.append(str(Path(__file__).parents[1] / "device_agent"))
+sys.path.append(str(Path(__file__).parents[1] / "ssh"))
 
 from contract_models import KINDS, Bench, Factory
 
 from pipeline.device.client import DeviceClient
 
-SEVERAL = ("simulator", "daemon")  # these serve several connections, and can be set up otherwise
+SEVERAL = ("simulator", "daemon", "ssh")  # these serve several connections, and can be set up otherwise
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The three devices that must behave alike, each with the same handles: to restart, to wait, to let a worker die."""
+"""The devices that must behave alike, each with the same handles: to restart, to wait, to let a worker die."""
 
 from __future__ import annotations
 
@@ -21,11 +21,18 @@ from daemon_process import COMMAND, Daemon
 from device import Behaviour, Hardware, SimulatedBoard, SimulatedDevice
 from device_models import weights_of, write_model
 from onnx.reference import ReferenceEvaluator
+from ssh_board import install_agent
+from ssh_keys import Key
+from sshd import USER, Sshd
 
 from pipeline.bundle import Bundle, build
 from pipeline.data.preprocess import Preprocess
+from pipeline.device.address import SshAddress
 from pipeline.device.client import DeviceClient
 from pipeline.device.local import LocalTransport
+from pipeline.device.registry import AGENT_COMMAND
+from pipeline.device.retry import PATIENT
+from pipeline.device.ssh import SshShell, SshTransport
 from pipeline.device.values import UpdateState
 from pipeline.errors import AgentError
 from pipeline.signing import PublicKey, write_trusted
@@ -139,8 +146,33 @@ class Served(_Real):
         self._daemon.stop()
 
 
+class OverSsh(Served):
+    """The same daemon on a board with a real SSH server, as `open_device` reaches it."""
+
+    def __init__(self, folder: Path, **how: Any) -> None:
+        key = Key(folder / "id_ed25519")
+        self._server = Sshd([key.public])
+        super().__init__(folder, **how)
+        install_agent(self._server, self._daemon.socket)
+        self._server.start()
+        self._address = SshAddress("127.0.0.1", self._server.port, USER, key.path, self._server.host_key)
+
+    def connect(self) -> DeviceClient:
+        shell = SshShell(self._address, "over ssh")
+        return DeviceClient(SshTransport(shell, AGENT_COMMAND, "over ssh", owns=True), PATIENT)
+
+    def end(self) -> None:
+        super().end()
+        self._server.__exit__()
+
+
 Agent = Simulated | Standalone | Served
-KINDS: dict[str, type[Agent]] = {"simulator": Simulated, "standalone": Standalone, "daemon": Served}
+KINDS: dict[str, type[Agent]] = {
+    "simulator": Simulated,
+    "standalone": Standalone,
+    "daemon": Served,
+    "ssh": OverSsh,
+}
 
 
 class Bench:

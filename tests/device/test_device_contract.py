@@ -1,4 +1,4 @@
-"""What a device answers and measures, whether it is the simulator, a standalone agent or a daemon beyond a bridge.
+"""What a device answers and measures: the simulator, a standalone agent, a daemon beyond a bridge, one beyond SSH.
 
 A difference between them is a fault of the simulator, or of the agent. For updates see test_update_contract.py.
 """

@@ -98,7 +98,7 @@ def test_events_keep_the_deadline_away() -> None:
         wait_for_end(source)
 
     link = Link(ScriptedTransport(answering(reply)))
-    assert link.start("measure", {}).result(2.5) == {}
+    assert link.start("measure", {}).result(2.5, lambda _: None) == {}
     link.close()
 
 

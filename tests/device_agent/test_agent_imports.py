@@ -69,6 +69,7 @@ def test_the_agent_serves_under_a_real_python_3_9(tmp_path):
 
 
 ROOMS = (
+    "install",
     "serve",
     "updates",
     "work",

@@ -104,6 +104,7 @@ def test_status_tells_board_runtimes_and_update(shared):
         "conditions",
         "disk_free_bytes",
         "update",
+        "active",
         "agent_update",
         "trust",
         "uptime_s",
@@ -113,6 +114,7 @@ def test_status_tells_board_runtimes_and_update(shared):
     assert "onnxruntime" in [runtime["name"] for runtime in status["runtimes"]]
     assert status["board"]["cores"] >= 1
     assert status["update"]["current"] is None
+    assert status["active"] is None
 
 
 def test_a_measurement_has_exactly_the_fields_that_the_host_reads(shared):
@@ -367,9 +369,12 @@ def test_a_bundle_is_staged_checked_activated_and_committed(agent, tmp_path):
     assert check["max_abs_error"] < 1e-6
     assert check["tolerance"] == {"rtol": 1e-3, "atol": 1e-3}
     assert check["latency_p50_ms"] > 0
+    assert agent.result("status")["update"]["staged"] == bundle
     assert agent.result("bundle.activate", {"bundle": bundle}) == {"generation": 1}
     assert agent.result("bundle.commit", {"bundle": bundle}) == {"generation": 1}
-    assert agent.result("status")["update"] == {
+    status = agent.result("status")
+    assert status["active"]["file"] == "model.onnx"
+    assert status["update"] == {
         "state": "committed",
         "generation": 1,
         "current": bundle,
@@ -379,6 +384,7 @@ def test_a_bundle_is_staged_checked_activated_and_committed(agent, tmp_path):
         "bad": {},
         "last": "",
         "fault": None,
+        "staged": None,
     }
     assert (tmp_path / "state/active/current/model.onnx").read_bytes() == onnx_model()
     stray = agent.put(b"stray")

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from device_agent.errors import RequestError
+from device_agent.updates.digest import RunningDigests
 from device_agent.updates.store import RESERVE_BYTES, FileStore
 
 DATA = bytes(range(256)) * 8
@@ -164,3 +165,33 @@ def test_under_a_quota_the_file_used_longest_ago_goes_first_and_none_that_is_in_
         store.put("0" * 64, 2500, 0, b"x")
     assert caught.value.code == "over_quota"
     assert store.has(names[0])
+
+
+def test_an_upload_that_another_process_began_is_checked_whole(tmp_path):
+    data = b"".join(number.to_bytes(4, "big") for number in range(3000))
+    name = hashlib.sha256(data).hexdigest()
+    FileStore(tmp_path).put(name, len(data), 0, data[:5000])
+    (tmp_path / "incoming" / name).write_bytes(b"\xff" + data[1:5000])  # the power cut spoiled it
+    second = FileStore(tmp_path)
+    with pytest.raises(RequestError, match="came as"):
+        second.put(name, len(data), 5000, data[5000:])
+    assert second.put(name, len(data), 0, data) == len(data)
+
+
+def test_an_upload_begun_anew_is_checked_from_its_new_beginning(tmp_path):
+    store, data = FileStore(tmp_path), bytes(range(256)) * 40
+    name = hashlib.sha256(data).hexdigest()
+    store.put(name, len(data), 0, b"x" * 100)
+    store.put(name, len(data), 0, data[:4000])
+    assert store.put(name, len(data), 4000, data[4000:]) == len(data)
+    assert store.path(name).read_bytes() == data
+
+
+def test_more_uploads_at_once_than_digests_are_kept_up():
+    running = RunningDigests()
+    for number in range(200):
+        running.add(str(number), 0, b"a")
+    assert running.end("0") == ""
+    running.add("199", 1, b"b")
+    assert running.end("199") == hashlib.sha256(b"ab").hexdigest()
+    assert running.end("199") == ""

@@ -106,7 +106,7 @@ def ask(made, method, values, payload=b"", session=None):
     if method == "watch":
         cancellation.cancel()  # it would wait for another model
     session = session or Session(owner())
-    return agent.serve(made, method, Request(values, payload, session, lambda _: None, cancellation))
+    return made.serve(method, Request(values, payload, session, lambda _: None, cancellation))
 
 
 def answer_to(*request):

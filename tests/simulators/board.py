@@ -187,6 +187,7 @@ class SimulatedBoard:
             "conditions": self.machine.conditions(),
             "disk_free_bytes": self.disk.free_bytes(),
             "update": self.updates.describe(),
+            "active": self.updates.describe_active(),
             "agent_update": Updates(self.disk).describe(),
             "trust": self.trust.describe(),
             "lease": self.turns.describe(),

@@ -23,6 +23,7 @@ from device_agent import __version__
 from device_agent.errors import RequestError
 from pipeline.device.client import DeviceClient
 from pipeline.device.link import Json, OnEvent, agent_error
+from pipeline.device.retry import ONCE
 from pipeline.errors import AgentError, TransportError
 
 __all__ = ["Behaviour", "Cooling", "Hardware", "PowerSensor", "SimulatedBoard", "SimulatedDevice"]
@@ -33,13 +34,15 @@ class SimulatedDevice(DeviceClient):
 
     def __init__(self, board: SimulatedBoard | None = None, who: str = "a host") -> None:
         self.board = board or SimulatedBoard()
-        self._link: Any = SimulatedLink(self.board, who)
+        self._patience = ONCE
+        self._open: Any = SimulatedLink(self.board, who)
 
 
 class SimulatedLink:
     """Stands where the client has its connection, `pipeline.device.link.Link`."""
 
     agent_version = __version__
+    is_lost = False  # nobody opens it again
 
     def __init__(self, board: SimulatedBoard, who: str) -> None:
         self._board = board

@@ -63,7 +63,17 @@ class Updates:
             "bad": dict(self.bad),
             "last": self._last,
             "fault": None,
+            "staged": self.bundle if self.state in STAGED else None,
         }
+
+    def describe_active(self) -> dict[str, object] | None:
+        """Return what the current bundle's manifest says of itself."""
+        if self.current is None:
+            return None
+        contents = self._bundles[self.current]
+        assert contents.model is not None
+        model = {name: getattr(contents.model, name) for name in ("file", "runtime", "threads")}
+        return {"name": contents.name, "sequence": contents.sequence, **model}
 
     def waits(self) -> bool:
         """Say whether the application has to confirm what is active."""

@@ -1,0 +1,132 @@
+"""What is taken from the board in the middle of something, and that nothing comes of it but a delay."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from board_host import EMU, Host
+from emulated_board import Board
+
+STATE = "/var/lib/device-agent"
+MEGABYTE = 1_000_000
+
+
+def wait_for_upload(board: Board, size: int = 5 * MEGABYTE) -> None:
+    """Wait until so much of an upload is on the board."""
+    board.ssh(f"until [ $(du -sb {STATE}/incoming | cut -f1) -gt {size} ]; do sleep 0.05; done")
+
+
+def end(process: subprocess.Popen[str]) -> int:
+    """Wait for a command; it must not fail other than by saying so."""
+    out, err = process.communicate(timeout=600)
+    assert "Traceback" not in out + err, err
+    assert process.returncode in {0, 4}, err
+    return process.returncode
+
+
+def is_whole(board: Board, host: Host) -> Any:
+    """Return the update's state, after the active model gave its golden answer on the board."""
+    found = host.status(EMU)
+    assert found["update"]["fault"] is None
+    board.ssh("device-agent predict --golden", timeout_s=300)
+    return found["update"]
+
+
+@pytest.fixture
+def before(emu: str, host: Host, onnx_model: Path) -> str:
+    """The digest of the bundle that is active when something is cut."""
+    host.pipeline("push", onnx_model, "--device", emu, "--name", f"before-{time.time_ns()}", "--activate")
+    digest: str = host.status(emu)["update"]["current"]
+    return digest
+
+
+@pytest.mark.board_quick
+def test_power_is_cut_in_an_upload(
+    before: str, emu: str, board: Board, host: Host, heavy_model: Path
+) -> None:
+    under_way = host.start("push", heavy_model, "--device", emu)
+    wait_for_upload(board)
+    board.power_cut()
+    board.boot()
+    ended = end(under_way)
+    assert is_whole(board, host)["current"] == before
+    if ended:  # it gave up before the board was there again
+        host.pipeline("push", heavy_model, "--device", emu)
+    host.pipeline("activate", "--device", emu)
+    assert is_whole(board, host)["previous"] == before
+
+
+def test_power_is_cut_after_an_activation_that_nobody_confirmed(
+    before: str, emu: str, board: Board, host: Host, onnx_model: Path
+) -> None:
+    under_way = host.start(
+        *(
+            "push",
+            onnx_model,
+            "--device",
+            emu,
+            "--name",
+            "unconfirmed",
+            "--activate",
+            "--confirm-within",
+            "600",
+        )
+    )
+    board.ssh(f"until grep -q '\"activated\"' {STATE}/journal.json; do sleep 0.1; done", timeout_s=300)
+    board.power_cut()
+    board.boot()
+    assert end(under_way) == 4
+    assert is_whole(board, host)["current"] == before
+
+
+def test_what_was_activated_outlives_a_power_cut(
+    before: str, emu: str, board: Board, host: Host, onnx_model: Path
+) -> None:
+    host.pipeline("push", onnx_model, "--device", emu, "--name", "acknowledged", "--activate")
+    board.power_cut()
+    board.boot()
+    assert is_whole(board, host)["previous"] == before
+    assert host.status(emu)["active"]["name"] == "acknowledged"
+
+
+@pytest.mark.parametrize("state", ["checking", "checked", "activat"])
+def test_power_is_cut_in_an_activation(
+    state: str, before: str, emu: str, board: Board, host: Host, onnx_model: Path
+) -> None:
+    under_way = host.start("push", onnx_model, "--device", emu, "--name", f"cut-{state}", "--activate")
+    board.ssh(f"until grep -q '\"{state}' {STATE}/journal.json; do :; done", timeout_s=300)
+    board.power_cut()
+    board.boot()
+    ended = end(under_way)
+    update = is_whole(board, host)
+    assert before in {update["current"], update["previous"]}
+    assert ended or update["previous"] == before
+    host.pipeline("push", onnx_model, "--device", emu, "--name", "next", "--activate")
+    assert host.status(emu)["active"]["name"] == "next"
+
+
+def test_a_connection_that_ends_is_opened_again(
+    before: str, emu: str, board: Board, host: Host, heavy_model: Path
+) -> None:
+    under_way = host.start("push", heavy_model, "--device", emu, "--name", "reconnected")
+    wait_for_upload(board)
+    board.drop_connections()
+    assert end(under_way) == 0
+    assert is_whole(board, host)["current"] == before
+
+
+@pytest.mark.parametrize("seconds", [5, 45])
+def test_a_cable_that_was_out(
+    seconds: float, before: str, emu: str, board: Board, host: Host, heavy_model: Path
+) -> None:
+    under_way = host.start("push", heavy_model, "--device", emu, "--name", f"cable-{seconds}")
+    wait_for_upload(board)
+    board.cable(plugged=False)
+    time.sleep(seconds)
+    board.cable(plugged=True)
+    assert end(under_way) == 0
+    assert is_whole(board, host)["current"] == before
