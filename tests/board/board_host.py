@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,11 +54,8 @@ class Host:
 
     def pipeline(self, *arguments: str | Path, status: int = 0, timeout_s: float = 600) -> Done:
         """Run a command to its end; its exit status must be `status`."""
-        process = self.start(*arguments)
-        try:
+        with self.start(*arguments) as process:
             done = Done(*process.communicate(timeout=timeout_s))
-        finally:
-            process.kill()
         told = f"pipeline {' '.join(map(str, arguments))}: exit status {process.returncode}\n{done.out}\n{done.err}"
         assert process.returncode == status, told
         assert "Traceback" not in done.err, told
@@ -70,18 +69,19 @@ class Host:
         except ValueError:
             raise AssertionError(text) from None
 
-    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
-        """Start a command and return it at once."""
-        command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
+    @contextmanager
+    def start(self, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+        """Start a command; what is left of it in the end is killed."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        return subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=self.environment,
-            cwd=self.folder,
-        )
+        pipe = subprocess.PIPE
+        command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
+        with subprocess.Popen(
+            command, stdout=pipe, stderr=pipe, text=True, env=self.environment, cwd=self.folder
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     # --- what is asked often ---
 

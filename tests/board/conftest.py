@@ -80,7 +80,7 @@ def tflite_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return digits(tmp_path_factory.mktemp("models"), "tflite")
 
 
-@pytest.fixture(scope="session")
-def heavy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of 19 MB, which takes some seconds to send."""
-    return heavy(tmp_path_factory.mktemp("models"))
+@pytest.fixture
+def heavy_model(tmp_path: Path) -> Path:
+    """A model of 19 MB, which takes some seconds to send; no board has it yet."""
+    return heavy(tmp_path)

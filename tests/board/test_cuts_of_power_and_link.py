@@ -20,6 +20,17 @@ def wait_for_upload(board: Board, size: int = 5 * MEGABYTE) -> None:
     board.ssh(f"until [ $(du -sb {STATE}/incoming | cut -f1) -gt {size} ]; do sleep 0.05; done")
 
 
+def wait_for_state(board: Board, state: str) -> None:
+    """Wait until the journal says so."""
+    board.ssh(f"until grep -q '\"{state}' {STATE}/journal.json; do :; done", timeout_s=600)
+
+
+def cut_power(board: Board) -> None:
+    """Take the power away, and give it back."""
+    board.power_cut()
+    board.boot()
+
+
 def end(process: subprocess.Popen[str]) -> int:
     """Wait for a command; it must not fail other than by saying so."""
     out, err = process.communicate(timeout=600)
@@ -48,11 +59,10 @@ def before(emu: str, host: Host, onnx_model: Path) -> str:
 def test_power_is_cut_in_an_upload(
     before: str, emu: str, board: Board, host: Host, heavy_model: Path
 ) -> None:
-    under_way = host.start("push", heavy_model, "--device", emu)
-    wait_for_upload(board)
-    board.power_cut()
-    board.boot()
-    ended = end(under_way)
+    with host.start("push", heavy_model, "--device", emu) as pushing:
+        wait_for_upload(board)
+        cut_power(board)
+        ended = end(pushing)
     assert is_whole(board, host)["current"] == before
     if ended:  # it gave up before the board was there again
         host.pipeline("push", heavy_model, "--device", emu)
@@ -60,26 +70,28 @@ def test_power_is_cut_in_an_upload(
     assert is_whole(board, host)["previous"] == before
 
 
-def test_power_is_cut_after_an_activation_that_nobody_confirmed(
+@pytest.mark.parametrize("state", ["checking", "checked", "activat"])
+def test_power_is_cut_in_an_activation(
+    state: str, before: str, emu: str, board: Board, host: Host, onnx_model: Path
+) -> None:
+    with host.start("push", onnx_model, "--device", emu, "--name", f"cut-{state}", "--activate") as pushing:
+        wait_for_state(board, state)
+        cut_power(board)
+        ended = end(pushing)
+    update = is_whole(board, host)
+    assert before in ({update["current"], update["previous"]} if ended else {update["previous"]})
+    host.pipeline("push", onnx_model, "--device", emu, "--name", "next", "--activate")
+    assert host.status(emu)["active"]["name"] == "next"
+
+
+def test_power_is_cut_while_nobody_has_confirmed(
     before: str, emu: str, board: Board, host: Host, onnx_model: Path
 ) -> None:
-    under_way = host.start(
-        *(
-            "push",
-            onnx_model,
-            "--device",
-            emu,
-            "--name",
-            "unconfirmed",
-            "--activate",
-            "--confirm-within",
-            "600",
-        )
-    )
-    board.ssh(f"until grep -q '\"activated\"' {STATE}/journal.json; do sleep 0.1; done", timeout_s=300)
-    board.power_cut()
-    board.boot()
-    assert end(under_way) == 4
+    how = ("--name", "unconfirmed", "--activate", "--confirm-within", "600")
+    with host.start("push", onnx_model, "--device", emu, *how) as pushing:
+        wait_for_state(board, "activated")
+        cut_power(board)
+        assert end(pushing) == 4
     assert is_whole(board, host)["current"] == before
 
 
@@ -87,35 +99,18 @@ def test_what_was_activated_outlives_a_power_cut(
     before: str, emu: str, board: Board, host: Host, onnx_model: Path
 ) -> None:
     host.pipeline("push", onnx_model, "--device", emu, "--name", "acknowledged", "--activate")
-    board.power_cut()
-    board.boot()
+    cut_power(board)
     assert is_whole(board, host)["previous"] == before
     assert host.status(emu)["active"]["name"] == "acknowledged"
-
-
-@pytest.mark.parametrize("state", ["checking", "checked", "activat"])
-def test_power_is_cut_in_an_activation(
-    state: str, before: str, emu: str, board: Board, host: Host, onnx_model: Path
-) -> None:
-    under_way = host.start("push", onnx_model, "--device", emu, "--name", f"cut-{state}", "--activate")
-    board.ssh(f"until grep -q '\"{state}' {STATE}/journal.json; do :; done", timeout_s=300)
-    board.power_cut()
-    board.boot()
-    ended = end(under_way)
-    update = is_whole(board, host)
-    assert before in {update["current"], update["previous"]}
-    assert ended or update["previous"] == before
-    host.pipeline("push", onnx_model, "--device", emu, "--name", "next", "--activate")
-    assert host.status(emu)["active"]["name"] == "next"
 
 
 def test_a_connection_that_ends_is_opened_again(
     before: str, emu: str, board: Board, host: Host, heavy_model: Path
 ) -> None:
-    under_way = host.start("push", heavy_model, "--device", emu, "--name", "reconnected")
-    wait_for_upload(board)
-    board.drop_connections()
-    assert end(under_way) == 0
+    with host.start("push", heavy_model, "--device", emu) as pushing:
+        wait_for_upload(board)
+        board.drop_connections()
+        assert end(pushing) == 0
     assert is_whole(board, host)["current"] == before
 
 
@@ -123,10 +118,10 @@ def test_a_connection_that_ends_is_opened_again(
 def test_a_cable_that_was_out(
     seconds: float, before: str, emu: str, board: Board, host: Host, heavy_model: Path
 ) -> None:
-    under_way = host.start("push", heavy_model, "--device", emu, "--name", f"cable-{seconds}")
-    wait_for_upload(board)
-    board.cable(plugged=False)
-    time.sleep(seconds)
-    board.cable(plugged=True)
-    assert end(under_way) == 0
+    with host.start("push", heavy_model, "--device", emu) as pushing:
+        wait_for_upload(board)
+        board.cable(plugged=False)
+        time.sleep(seconds)
+        board.cable(plugged=True)
+        assert end(pushing) == 0
     assert is_whole(board, host)["current"] == before

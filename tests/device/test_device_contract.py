@@ -19,7 +19,7 @@ from pipeline.errors import AgentError, InputError, TransportError
 from pipeline.measurement import Measurement
 
 HOW: dict[str, Any] = {"runtime": "onnxruntime", "threads": 1, "protocol": QUICK}
-PHASES = {"waiting", "warmup", "measure", "cooldown", "operators", "idle", "energy", "layers"}
+PHASES = {"sending", "waiting", "warmup", "measure", "cooldown", "operators", "idle", "energy", "layers"}
 SOME = "0" * 64
 
 
@@ -186,7 +186,7 @@ def test_a_measurement_says_what_it_found_and_why_anything_is_missing(device, fa
     assert set(measured.flags) <= {"unsteady", "throttled", "disturbed", "hot"}
     assert {event["phase"] for event in events} <= PHASES
     assert all(isinstance(event["done"], int) and event["of"] >= 1 for event in events)
-    assert [event["phase"] for event in events][:2] == ["warmup", "measure"]
+    assert [event["phase"] for event in events][:3] == ["sending", "warmup", "measure"]
     assert min(asdict(measured.cold_start).values()) > 0
     assert measured.process_peak_bytes > (measured.model_peak_bytes or 0)
     assert measured.replayed_from is None

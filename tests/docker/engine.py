@@ -143,21 +143,21 @@ class Container:
         """Start the command."""
         inside = self._image.inside(self._command, self._environment)
         script = "\n".join(["set -e", *self._mounts, f"exec {shlex.join(inside)}"])
-        spaces = ["--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child"]
+        spaces = ["--mount", "--pid", "--ipc", "--uts", "--fork"]
         pipe = subprocess.PIPE
         command = ["unshare", *spaces, "sh", "-c", script]
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._log)
 
     def stop(self) -> int:
         """Ask the command to end, as an engine does; returns its status."""
-        if first := self._first:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(first, signal.SIGTERM)
-        try:
-            return self.process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return self.process.wait()
+        first = self._first
+        for number, seconds in ((signal.SIGTERM, 20), (signal.SIGKILL, 20)):
+            if first:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(first, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self.process.wait(timeout=seconds)
+        raise AssertionError(f"{self.name} does not end")
 
     def run(self) -> subprocess.CompletedProcess[str]:
         """Run the command to its end."""

@@ -76,8 +76,8 @@ def test_a_fresh_board_runs_the_service_and_trusts_this_host(board):
     assert default_key_file().exists()
     again = make_plan(shell, SYSTEM)
     assert (again.steps, again.send, again.makes_key) == ((), (), False)
-    processes = board.sh("ps -eo user:20,args | grep serve.launche[d]")
-    assert processes.startswith("device-agent ")
+    owner = board.sh("stat -c %U /proc/$(cat /run/device-agent.pid)").strip()
+    assert owner == "device-agent"
     owners = set(board.sh("find /opt/device-agent -printf '%u:%g\\n'").split())
     assert owners == {"root:root"}
     with DeviceClient(shell.transport(plan.agent_command)) as device:

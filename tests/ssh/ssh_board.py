@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -78,6 +78,16 @@ def install_agent_for_everybody(server: Server, socket: Path) -> None:
 def install_script(server: Server, script: Path) -> None:
     """Put a `device-agent` on a board that is a Python script."""
     server.program("device-agent", f'exec {shlex.quote(sys.executable)} {shlex.quote(str(script))} "$@"')
+
+
+def at_measuring(act: Callable[[], object]) -> Callable[[dict[str, object]], None]:
+    """Return what does something as soon as a board tells that it measures."""
+
+    def on_event(event: dict[str, object]) -> None:
+        if event["phase"] in ("warmup", "measure"):
+            act()
+
+    return on_event
 
 
 def is_there(board: Board, path: Path) -> bool:

@@ -18,7 +18,7 @@ import pytest
 from daemon_process import until
 from device_models import LONG, QUICK, write_model
 from flaky_proxy import FlakyProxy
-from ssh_board import Board, is_there
+from ssh_board import Board, at_measuring, is_there
 from ssh_keys import Key
 from ssh_user import ROOT, User
 from sshd import Sshd
@@ -132,7 +132,7 @@ def test_a_link_that_is_cut_during_a_measurement_frees_the_board(
 ) -> None:
     model = write_model(tmp_path / "model.onnx")
     with pytest.raises(LinkLostError):
-        device.measure(model, **HOW, protocol=LONG, on_event=lambda _: proxy.cut())
+        device.measure(model, **HOW, protocol=LONG, on_event=at_measuring(proxy.cut))
     begun = time.monotonic()
     with device.lease(hold_s=60.0, wait_s=30.0):
         assert device.measure(model, **HOW, protocol=QUICK).runs > 0

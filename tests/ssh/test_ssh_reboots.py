@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from device_models import LONG, QUICK, write_model
-from ssh_board import Board, is_there, small_disk
+from ssh_board import Board, at_measuring, is_there, small_disk
 from ssh_user import User
 from sshd import Dropbear, Server, Sshd
 
@@ -129,7 +129,7 @@ def test_a_board_that_reboots_during_a_measurement_is_an_error_and_the_next_one_
     thread.start()
     with open_device("board", told.append) as device:
         with pytest.raises(LinkLostError, match=r"device 'board'.*during 'measure'"):
-            device.measure(model, **HOW, protocol=LONG, on_event=lambda _: begun.set())
+            device.measure(model, **HOW, protocol=LONG, on_event=at_measuring(begun.set))
         thread.join()
         assert device.measure(model, **HOW, protocol=QUICK).runs > 0
         assert device.status().lease.holder is None

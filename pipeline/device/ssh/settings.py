@@ -32,10 +32,13 @@ class Target:
     jumps: tuple[str, ...]
     proxy_command: str | None
     known_hosts: tuple[Path, ...]
+    host_key_alias: str | None = None
 
     @property
     def known_as(self) -> str:
         """The name that a known_hosts file has for it."""
+        if self.host_key_alias:
+            return self.host_key_alias
         return self.host if self.port == _PORT else f"[{self.host}]:{self.port}"
 
     def __str__(self) -> str:
@@ -78,6 +81,7 @@ def resolve(address: SshAddress) -> Target:
         identities_only=found.get("identitiesonly", ["no"])[0] == "yes",
         jumps=() if jumps == "none" else tuple(jumps.split(",")),
         proxy_command=None if command == "none" else command,
+        host_key_alias=found.get("hostkeyalias", [None])[0],
         known_hosts=tuple(Path(name).expanduser() for name in known.split()) or (own / "known_hosts",),
     )
 
