@@ -55,9 +55,13 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _stdio(options: argparse.Namespace) -> int:
-    from device_agent.serve import stdio  # noqa: PLC0415
+    if options.standalone:
+        from device_agent.serve import stdio  # noqa: PLC0415
 
-    return stdio.serve_stdio(_settings(options)) if options.standalone else stdio.bridge(_socket(options))
+        return stdio.serve_stdio(_settings(options))
+    from device_agent.serve import bridge  # noqa: PLC0415
+
+    return bridge.bridge(_socket(options))
 
 
 def _launch(options: argparse.Namespace) -> int:
@@ -106,9 +110,9 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _ask(options: argparse.Namespace, method: str, params: Optional[dict[str, Any]] = None) -> dict[str, Any]:
-    from device_agent.serve import client, stdio  # noqa: PLC0415
+    from device_agent.serve import bridge, client  # noqa: PLC0415
 
-    with client.Client(stdio.connect(_socket(options))) as agent:
+    with client.Client(bridge.connect(_socket(options))) as agent:
         return agent.ask(method, params, lambda event: print(json.dumps(event), file=sys.stderr))
 
 

@@ -13,8 +13,8 @@ from device_agent.errors import RequestError
 from device_agent.install.accounts import run
 from device_agent.install.layout import UNIT, Layout
 from device_agent.install.tree import PACKAGE
+from device_agent.serve.bridge import connect
 from device_agent.serve.client import Client
-from device_agent.serve.stdio import connect
 from device_agent.updates.versions import newer
 
 _PYTHON = "/usr/bin/python3"  # as the unit file that comes with the agent has it

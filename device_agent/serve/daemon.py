@@ -20,10 +20,11 @@ from device_agent.errors import RequestError
 from device_agent.log import log
 from device_agent.serve import client, systemd
 from device_agent.serve.agent import Agent
+from device_agent.serve.bridge import connect
 from device_agent.serve.peers import OPERATOR, Peer, Roles, group_id
 from device_agent.serve.request import Session
 from device_agent.serve.server import Server
-from device_agent.serve.stdio import connect, locked
+from device_agent.serve.stdio import locked
 from device_agent.serve.streams import SocketStream
 from device_agent.serve.trees import EXIT_RESTART, runs_from, served
 from device_agent.settings import Listening, Settings

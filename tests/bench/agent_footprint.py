@@ -23,8 +23,8 @@ from pathlib import Path
 
 from device_agent import wire
 from device_agent.errors import RequestError
+from device_agent.serve.bridge import connect
 from device_agent.serve.client import Client
-from device_agent.serve.stdio import connect
 
 PACKAGE = Path(__file__).resolve().parents[2]
 CALLS = 1000

@@ -12,7 +12,7 @@ from typing import Any
 from daemon_process import Daemon
 
 from device_agent import wire
-from device_agent.serve.stdio import connect
+from device_agent.serve.bridge import connect
 
 STRANGER = 65534
 HELLO = {"hello": {"protocols": [1]}}

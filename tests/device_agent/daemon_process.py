@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 import device_agent
 from device_agent import wire
 from device_agent.errors import RequestError
+from device_agent.serve.bridge import connect
 from device_agent.serve.client import Client
-from device_agent.serve.stdio import connect
 from device_agent.updates import trust
 
 PACKAGE = Path(device_agent.__file__).parent.parent

@@ -127,7 +127,7 @@ ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="changing users takes r
 BECOME = """
 import os, sys
 from device_agent import cli  # while it still may read its files
-from device_agent.serve import client, look, stdio  # while it still may read its files
+from device_agent.serve import bridge, client, look  # while it still may read its files
 os.setgroups([int(group) for group in sys.argv[1].split(",") if group])
 os.setgid({stranger}), os.setuid({stranger})
 sys.exit(cli.main(sys.argv[2:]))
