@@ -1,8 +1,9 @@
 # Each target sets up what it needs. PYTHON picks the interpreter (3.11 or newer); TORCH pins the build of torch,
-# since an unpinned one may bring several gigabytes of GPU libraries that a CPU host has no use for.
+# since an unpinned one may bring several gigabytes of GPU libraries that a CPU host has no use for. JOBS: tests at a time.
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
+JOBS ?= 2
 BIN := $(VENV)/bin
 
 .PHONY: install demo test test-fast board test-board lint format bench clean
@@ -33,7 +34,7 @@ lint: $(VENV)/.developing
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 test-fast: $(VENV)/.developing
 	$(BIN)/python -m pytest -m "not slow"
