@@ -176,7 +176,8 @@ def _profile(name: str, profile: str | None) -> str:
         raise InputError(
             f"what is {name!r}? no profile is called so", hint="say it with --profile, such as --profile rpi4"
         ) from error
-    return profile or name
+    found = Path(profile or name)
+    return str(found.absolute()) if found.suffix == ".toml" and found.is_file() else str(found)
 
 
 def _matches(wanted: str, key: ShownKey) -> bool:

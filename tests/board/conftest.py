@@ -12,6 +12,7 @@ from emulated_board import Board, why_not
 
 HERE = Path(__file__).parent
 QUICK = "board_quick"
+_boards: list[Board] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,10 +36,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="takes minutes on the emulated board: make test-board"))
 
 
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Let no board take processor and memory from the tests of other folders, which come next."""
+    if nextitem is None or HERE not in nextitem.path.parents:
+        for each in _boards:
+            each.power_cut()
+
+
 @pytest.fixture(scope="session")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
-    """A fresh board, on; tests leave it on."""
+    """A fresh board, on; a test that takes its power away gives it back."""
     with Board(tmp_path_factory.mktemp("board")) as running:
+        _boards.append(running)
         yield running
 
 

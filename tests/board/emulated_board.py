@@ -98,7 +98,11 @@ class Board:
                 stderr=log,
                 preexec_fn=_end_with_parent,
             )
-        self.wait_for_ssh()
+        try:
+            self.wait_for_ssh()
+        except BaseException:
+            self.power_cut()
+            raise
 
     def power_cut(self) -> None:
         """Take its power away, at once; does nothing to a board that has none."""
@@ -179,6 +183,15 @@ class Board:
         if check and done.returncode:
             raise BoardError(f"{command}: status {done.returncode}: {(done.stderr or done.stdout).decode()}")
         return done.stdout.decode().strip()
+
+    def wait_until(self, condition: str, *, within_s: float = 600) -> None:
+        """Wait until a command of root's succeeds, for a minute of the board's own time at most.
+
+        Raises:
+            BoardError: it did not.
+        """
+        waits = "[ $SECONDS -lt 60 ] || exit 1; sleep 0.02"
+        self.ssh(f"until {condition}; do {waits}; done", timeout_s=within_s)
 
     def ssh_command(self, user: str = "root") -> list[str]:
         """Return the words of the command that opens a shell on it."""

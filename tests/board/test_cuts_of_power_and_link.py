@@ -13,16 +13,29 @@ from emulated_board import Board
 
 STATE = "/var/lib/device-agent"
 MEGABYTE = 1_000_000
+COMPARE = b"""
+import hashlib, sys
+sys.path.insert(0, "/opt/device-agent/current")
+from device_agent import active_model
+
+def digest(name):
+    return hashlib.sha256((model.folder / name).read_bytes()).hexdigest()
+
+model = active_model()
+assert digest("manifest.json") == model.bundle
+assert all(digest(name) == told["sha256"] for name, told in model.manifest["files"].items())
+print(model.bundle)
+"""
 
 
 def wait_for_upload(board: Board, size: int = 5 * MEGABYTE) -> None:
     """Wait until so much of an upload is on the board."""
-    board.ssh(f"until [ $(du -sb {STATE}/incoming | cut -f1) -gt {size} ]; do sleep 0.05; done")
+    board.wait_until(f"[ $(du -sb {STATE}/incoming | cut -f1) -gt {size} ]")
 
 
 def wait_for_state(board: Board, state: str) -> None:
     """Wait until the journal says so."""
-    board.ssh(f"until grep -q '\"{state}' {STATE}/journal.json; do :; done", timeout_s=600)
+    board.wait_until(f"grep -q '\"{state}' {STATE}/journal.json")
 
 
 def cut_power(board: Board) -> None:
@@ -39,12 +52,12 @@ def end(process: subprocess.Popen[str]) -> int:
     return process.returncode
 
 
-def is_whole(board: Board, host: Host) -> Any:
-    """Return the update's state, after the active model gave its golden answer on the board."""
-    found = host.status(EMU)
-    assert found["update"]["fault"] is None
-    board.ssh("device-agent predict --golden", timeout_s=300)
-    return found["update"]
+def active(board: Board, host: Host) -> dict[str, Any]:
+    """Return the update's state, after every byte of the active bundle was compared with its digests."""
+    found: dict[str, Any] = host.status(EMU)["update"]
+    assert found["fault"] is None
+    assert board.ssh("python3 -", user="pi", stdin=COMPARE) == found["current"]
+    return found
 
 
 @pytest.fixture
@@ -63,11 +76,11 @@ def test_power_is_cut_in_an_upload(
         wait_for_upload(board)
         cut_power(board)
         ended = end(pushing)
-    assert is_whole(board, host)["current"] == before
+    assert active(board, host)["current"] == before
     if ended:  # it gave up before the board was there again
         host.pipeline("push", heavy_model, "--device", emu)
     host.pipeline("activate", "--device", emu)
-    assert is_whole(board, host)["previous"] == before
+    assert active(board, host)["previous"] == before
 
 
 @pytest.mark.parametrize("state", ["checking", "checked", "activat"])
@@ -78,7 +91,7 @@ def test_power_is_cut_in_an_activation(
         wait_for_state(board, state)
         cut_power(board)
         ended = end(pushing)
-    update = is_whole(board, host)
+    update = active(board, host)
     assert before in ({update["current"], update["previous"]} if ended else {update["previous"]})
     host.pipeline("push", onnx_model, "--device", emu, "--name", "next", "--activate")
     assert host.status(emu)["active"]["name"] == "next"
@@ -92,7 +105,7 @@ def test_power_is_cut_while_nobody_has_confirmed(
         wait_for_state(board, "activated")
         cut_power(board)
         assert end(pushing) == 4
-    assert is_whole(board, host)["current"] == before
+    assert active(board, host)["current"] == before
 
 
 def test_what_was_activated_outlives_a_power_cut(
@@ -100,7 +113,7 @@ def test_what_was_activated_outlives_a_power_cut(
 ) -> None:
     host.pipeline("push", onnx_model, "--device", emu, "--name", "acknowledged", "--activate")
     cut_power(board)
-    assert is_whole(board, host)["previous"] == before
+    assert active(board, host)["previous"] == before
     assert host.status(emu)["active"]["name"] == "acknowledged"
 
 
@@ -111,7 +124,7 @@ def test_a_connection_that_ends_is_opened_again(
         wait_for_upload(board)
         board.drop_connections()
         assert end(pushing) == 0
-    assert is_whole(board, host)["current"] == before
+    assert active(board, host)["current"] == before
 
 
 @pytest.mark.parametrize("seconds", [5, 45])
@@ -124,4 +137,4 @@ def test_a_cable_that_was_out(
         time.sleep(seconds)
         board.cable(plugged=True)
         assert end(pushing) == 0
-    assert is_whole(board, host)["current"] == before
+    assert active(board, host)["current"] == before

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from board_host import Host
 from emulated_board import Board
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "tflite"])
-def test_a_deploy(runtime: str, emu: str, board: Board, host: Host, tmp_path: Path) -> None:
-    wanted = ["--budget", "latency=80%", "--epochs", "3", "--runtime", runtime]
-    result = tmp_path / "result.json"
-    done = host.pipeline(
-        "deploy", "--device", emu, "--task", "digits", *wanted, "--json", result, timeout_s=1500
-    )
-    assert "budgets" in done.out
+def test_a_deploy(runtime: str, emu: str, board: Board, host: Host) -> None:
+    wanted = ["--task", "digits", "--runtime", runtime, "--budget", "latency=80%", "--epochs", "3"]
+    result = host.json("deploy", "--device", emu, *wanted, "--json", "-", timeout_s=1500)
+    assert result["status"] == "met"
+    (latency,) = result["budgets"]
+    assert latency["reached"] <= 0.8 * latency["baseline"]
     found = host.status(emu)
-    assert found["update"]["state"] == "committed"
-    assert found["active"]["name"] == "digits"
-    assert "golden" in board.ssh("device-agent predict --golden", timeout_s=300)
+    assert (found["update"]["state"], found["active"]["name"]) == ("committed", "digits")
+    assert runtime in board.ssh("device-agent predict --golden --json", timeout_s=300)

@@ -53,7 +53,7 @@ def test_a_reboot_in_the_middle_of_a_measurement(
     emu: str, board: Board, host: Host, onnx_model: Path
 ) -> None:
     with host.start("measure", onnx_model, "--device", emu, "--runs", "100000") as measuring:
-        board.ssh("until pgrep -u device-agent-worker; do sleep 0.1; done")
+        board.wait_until("pgrep -u device-agent-worker")
         board.reboot()
         out, err = measuring.communicate(timeout=600)
     assert measuring.returncode in {0, 4}
