@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-TOGETHER = {"board", "deploy", "device", "docker"}  # one board, one deploy, one bench of devices, one set of images
+TOGETHER = {
+    "board",
+    "deploy",
+    "device",
+    "docker",
+}  # one board, one deploy, one bench of devices, one set of images
 
 
 @pytest.hookimpl(trylast=True)

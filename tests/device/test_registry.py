@@ -48,7 +48,9 @@ def test_devices_with_files_are_known_after_local(home: Path) -> None:
     listed("bench", 'transport = "local"\nprofile = "rpi4"\n')
     listed("other", f'transport = "local"\nprofile = "rpi5"\nstate = "{home}/elsewhere"\n')
     assert [entry.name for entry in known_devices()] == ["local", "bench", "other"]
-    assert find_device("bench") == LocalDevice("bench", "rpi4", home / "state" / "pipeline" / "devices" / "bench")
+    assert find_device("bench") == LocalDevice(
+        "bench", "rpi4", home / "state" / "pipeline" / "devices" / "bench"
+    )
     assert find_device("other") == LocalDevice("other", "rpi5", home / "elsewhere")
 
 
@@ -109,7 +111,10 @@ def test_a_local_device_is_no_board() -> None:
         ('transport = "local"\nprofile = "rpi4"\nport = 22\n', "port: unknown key"),
         ('transport = "ssh"\nprofile = "rpi4"\nhost = "b"\n', "host_key: missing"),
         (f'transport = "ssh"\nprofile = "p"\nhost = "b"\nport = 0\nhost_key = "{KEY}"\n', "port: found 0"),
-        ('transport = "ssh"\nprofile = "p"\nhost = "b"\nhost_key = "nonsense"\n', "host_key: .* is no host key"),
+        (
+            'transport = "ssh"\nprofile = "p"\nhost = "b"\nhost_key = "nonsense"\n',
+            "host_key: .* is no host key",
+        ),
         ("transport = \n", "not valid TOML"),
     ],
 )
