@@ -12,7 +12,7 @@ from pipeline.data.preprocess import apply
 from pipeline.deploy import FIT_ROUNDS
 from pipeline.graph import trace
 from pipeline.profile import DeviceProfile
-from pipeline.search import candidate_widths, searchable, table_shapes
+from pipeline.search import expected_shapes, searchable
 from pipeline.task import Recipe, Splits, Task
 
 SECONDS_PER_CONVERSION = 5.0
@@ -37,7 +37,7 @@ def estimate(task: Task, profile: DeviceProfile, *, train_baseline: bool) -> Est
     """Trace the model and time one training step of it; the device is not touched."""
     model, splits = task.build_model(), task.load_data()
     graph = searchable(trace(model, apply(task.preprocess, splits.validation.inputs[:1])))
-    layers = len(table_shapes(graph, candidate_widths(graph)))
+    layers = expected_shapes(graph)
     recipes = [task.recover_recipe]
     if train_baseline and task.baseline_recipe is not None:
         recipes.append(task.baseline_recipe)

@@ -1,64 +1,73 @@
 """What whole-model measurements teach the next allocation.
 
 The table times layers alone and the cost terms count bytes; the device measured the whole model. The difference is
-learnt after each measurement, so that the prediction is exact at the point measured last, and budgets are turned
-into limits in the units of the prediction.
+learnt after each measurement and attributed to its causes (`search/correction.py` has the equation), so that the
+prediction is exact at the point measured last. Memory and file size differ by a constant (the runtime's own buffers,
+the file's graph). Energy is predicted latency times the power that was measured last: no table knows it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.candidate import Candidate
+from pipeline.measurement import Measurement
 from pipeline.profile import Limit, reached
+from pipeline.search import CostRow, Problem, build_problem
+from pipeline.search.correction import Correction, latency_row, scaled
+from pipeline.search.strategies import Seen
+from pipeline.search.terms import Point, operator_parts, terms_of
 from pipeline.survey import Survey
 
 BYTES_PER_MB = 10**6
 SMALLEST_MARGIN = 0.01
 LARGEST_MARGIN = 0.03
-FAR_APART = 0.1  # of the anchor's table time: a line through nearer points would be made of noise
+MOST_NOISE = 0.03
+NOTHING_LEARNT = Correction()
+ENERGY_ROW = "predicted latency times measured power"
 
 
 @dataclass(frozen=True)
 class Feedback:
     """How prediction and measurement differ.
 
-    Latency is taken as a straight line in the table's sum: a factor after one measurement, the line through the first
-    (`anchor`: table ms, measured ms) and the latest one after more, since what the table does not hold (joins, copies)
-    partly shrinks with the widths and partly does not. Memory and file size differ by a constant (the runtime's own
-    buffers, the file's graph). `margin` is the share of a latency budget that is kept free for the
-    spread that the device showed; it grows when a measurement missed a budget that an equal model had met.
+    `tail_ratio` is each percentile over the median, `power_w` the energy of an inference over its time (mJ / ms), both
+    as measured last. `margin` is the share of a latency budget that is kept free for the spread that the device
+    showed; it grows when a measurement missed a budget that an equal model had met.
     """
 
-    anchor: tuple[float, float] | None = None
-    slope: float = 1.0
-    offset_ms: float = 0.0
+    correction: Correction = NOTHING_LEARNT
     tail_ratio: tuple[tuple[str, float], ...] = ()
     memory_offset_bytes: float = 0.0
     file_offset_bytes: float = 0.0
+    power_w: float | None = None
     margin: float = SMALLEST_MARGIN
 
     def learn(self, ground: Survey, candidate: Candidate) -> Feedback:
         """Return the feedback that makes `candidate`'s prediction exact."""
-        measured = candidate.measurement
-        peak = measured.model_peak_bytes
+        return self.learn_from(ground, candidate.widths, candidate.measurement)
+
+    def learn_from(self, ground: Survey, widths: Mapping[str, int], measured: Measurement) -> Feedback:
+        """Return the feedback that makes the prediction at `widths` exact."""
+        p50, peak, energy = measured.latency_ms.p50, measured.model_peak_bytes, measured.energy_mj
         tails = []
         for percentile in ("p50", "p90", "p95", "p99"):
             value = reached("latency", measured, percentile)
             if value is not None:
-                tails.append((percentile, value / measured.latency_ms.p50))
-        predicted_peak = ground.peak_bytes(candidate.widths)
-        point = (ground.table_ms(candidate.widths), measured.latency_ms.p50)
-        anchor = self.anchor or point
-        slope, offset_ms = _line(anchor, point)
+                tails.append((percentile, value / p50))
+        operators = measured.operators
+        parts = (
+            None if operators is None else operator_parts(ground.graph, ground.table, widths, operators, p50)
+        )
+        noise = min(measured.steadiness, MOST_NOISE)
+        point = Point(dict(widths), terms_of(ground.graph, ground.table, widths), p50, noise, parts)
         return Feedback(
-            anchor=anchor,
-            slope=slope,
-            offset_ms=offset_ms,
+            correction=self.correction.with_point(point),
             tail_ratio=tuple(tails),
-            memory_offset_bytes=0.0 if peak is None else peak - predicted_peak,
-            file_offset_bytes=measured.file_bytes - ground.weight_bytes(candidate.widths),
+            memory_offset_bytes=0.0 if peak is None else peak - ground.peak_bytes(widths),
+            file_offset_bytes=measured.file_bytes - ground.weight_bytes(widths),
+            power_w=self.power_w if energy is None else energy / p50,
             margin=max(self.margin, min(measured.steadiness / 2, LARGEST_MARGIN)),
         )
 
@@ -66,29 +75,67 @@ class Feedback:
         """Return the same feedback with twice the margin, after a miss that was noise."""
         return replace(self, margin=min(2 * self.margin, 2 * LARGEST_MARGIN))
 
-    def predict_ms(self, table_ms: float) -> float:
+    def predict_ms(self, ground: Survey, widths: Mapping[str, int]) -> float:
         """Return the p50 latency that the corrected table expects."""
-        return self.offset_ms + self.slope * table_ms
+        return self.correction.predict(terms_of(ground.graph, ground.table, widths))
 
-    def table_limits(self, limits: Sequence[Limit]) -> dict[str, float]:
-        """Turn budgets (ms, MB) into limits in the units of the prediction (table ms, bytes)."""
-        translated = {}
+    def predicted_limits(self, limits: Sequence[Limit]) -> dict[str, float]:
+        """Turn budgets (ms, MB, mJ) into limits on what is predicted: p50 in ms, bytes, mJ.
+
+        A budget for energy that was never measured limits nothing here.
+        """
+        found: dict[str, float] = {}
         for limit in limits:
             if limit.resource == "latency":
                 tail = dict(self.tail_ratio).get(limit.percentile, 1.0)
-                p50 = limit.value * (1 - self.margin) / tail
-                translated["latency"] = (p50 - self.offset_ms) / self.slope
+                found["latency"] = limit.value * (1 - self.margin) / tail
+            elif limit.resource == "energy":
+                if self.power_w:
+                    found["energy"] = limit.value * (1 - self.margin)
             elif limit.resource == "model_peak":
-                translated["model_peak"] = limit.value * BYTES_PER_MB - self.memory_offset_bytes
+                found["model_peak"] = limit.value * BYTES_PER_MB
             elif limit.resource == "file":
-                translated["file"] = limit.value * BYTES_PER_MB - self.file_offset_bytes
-        return translated
+                found["file"] = limit.value * BYTES_PER_MB
+        return found
+
+    def problem(self, ground: Survey, limits: Sequence[Limit]) -> Problem:
+        """Return the problem of choosing widths: costs as the device would measure them, and limits on them.
+
+        With a measured power there is also the cost "energy" in mJ, predicted latency times that power; so a limit on
+        it is one on latency, and the tighter of the two counts.
+        """
+        graph, table, kept, widths = ground.graph, ground.table, ground.kept, ground.widths
+        bare = build_problem(graph, table, kept, {}, widths)
+        latency = latency_row(graph, table, kept, widths, self.correction)
+        offsets = {"file": self.file_offset_bytes, "model_peak": self.memory_offset_bytes}
+        rows: list[CostRow] = [latency]
+        rows += [
+            replace(row, constant=row.constant + offsets[row.resource])
+            for row in bare.rows
+            if row.resource in offsets
+        ]
+        if self.power_w:
+            rows.append(scaled(latency, self.power_w, "energy", ENERGY_ROW))
+        return Problem(bare.widths, bare.kept, tuple(rows), self.predicted_limits(limits))
 
 
-def _line(anchor: tuple[float, float], point: tuple[float, float]) -> tuple[float, float]:
-    """Return slope and offset (ms) of the line through both points; through the origin where they say too little."""
-    run, rise = point[0] - anchor[0], point[1] - anchor[1]
-    if abs(run) > FAR_APART * anchor[0] and rise / run > 0:
-        slope = rise / run
-        return slope, point[1] - slope * point[0]
-    return point[1] / point[0], 0.0
+@dataclass(frozen=True)
+class Corrected:
+    """What a search knows of a device (`search.strategies.Outlook`): the survey, the budgets, what was learnt."""
+
+    ground: Survey
+    limits: tuple[Limit, ...]
+    feedback: Feedback
+
+    @property
+    def margin(self) -> float:
+        """The share of a latency budget that is kept free."""
+        return self.feedback.margin
+
+    def problem(self) -> Problem:
+        """See `Feedback.problem`."""
+        return self.feedback.problem(self.ground, self.limits)
+
+    def learn(self, widths: Mapping[str, int], seen: Seen) -> Corrected:
+        """Return the outlook that knows one more measurement."""
+        return replace(self, feedback=self.feedback.learn_from(self.ground, widths, seen.measurement))

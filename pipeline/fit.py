@@ -1,32 +1,55 @@
-"""Fit: choose widths, build the slimmed model, measure it on the device, correct the prediction; again until it fits.
+"""Fit: a search asks for widths, the slimmed model is built and measured on the device, the search is told; again.
 
 A round costs an export and a measurement, a few seconds: nothing is trained here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.candidate import Built, Candidate, nearest
-from pipeline.errors import InfeasibleError
-from pipeline.feedback import Feedback
+from pipeline.errors import DeviceError, InfeasibleError, InputError
+from pipeline.feedback import Corrected, Feedback
 from pipeline.profile import Limit
-from pipeline.search import Allocation, Allocator, build_problem, kept_indices
+from pipeline.search import Allocator, kept_indices
+from pipeline.search.strategies import (
+    DEFAULT,
+    STRATEGIES,
+    ExactFeedback,
+    Proposal,
+    Seen,
+    Start,
+    Strategy,
+)
 from pipeline.survey import Survey
+from pipeline.watch import Advance
 from pipeline.workshop import Workshop
 
-CLOSE_ENOUGH = 0.93  # of the latency budget: what lands nearer is not worth another measurement
+LOOK_AT_LOSS = frozenset({"netadapt", "evolutionary"})  # searches that judge plans by the loss, as published
+MISSING = {"model_peak": "model_peak_bytes", "energy": "energy_mj"}  # budget → what a measurement calls it
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """How a fit ended: the best candidate that meets the budgets, all that were measured, and what was learnt."""
+    """How a fit ended: the best candidate that meets the budgets, all that were measured, and what was learnt.
+
+    `binding` names the resources in the way of the plan that was asked for last; `why` says why the search ended.
+    """
 
     best: Candidate | None
     candidates: tuple[Candidate, ...]
     feedback: Feedback
     binding: tuple[str, ...]
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class End:
+    """After how many rounds a search ended, and why; recorded, so that a resumed run does not search on."""
+
+    rounds: int
+    why: str
 
 
 def fit(
@@ -39,68 +62,127 @@ def fit(
     *,
     first: int,
     rounds: int,
+    strategy: str = DEFAULT,
 ) -> Fitted:
-    """Run up to `rounds` rounds of allocate → slim → convert → push → measure → learn.
+    """Run up to `rounds` rounds of ask → slim → convert → push → measure → tell; each is a few recorded steps.
 
-    A round after one that met the budgets is only run while much of the latency budget is unused; the same widths
-    are not measured twice in one fit.
+    `first` is the number of the first round; `allocator` serves the default strategy alone.
+
+    Raises:
+        DeviceError: a budget is on something that the device could not measure.
+        InputError: there is no such strategy.
     """
+    _require_measured(baseline, limits)
+    loss = _Loss(shop, baseline.built, ground) if strategy in LOOK_AT_LOSS else None
+    outlook = Corrected(ground, tuple(limits), feedback)
+    search = _search(strategy, Start(outlook, rounds, shop.task.seed, loss), allocator)
     tried: list[Candidate] = []
-    best: Candidate | None = None
+    merits: list[float] = []
     binding: tuple[str, ...] = ()
-    for number in range(first, first + rounds):
-        allocation = _allocate(shop, ground, limits, feedback, allocator, f"fit {number}")
-        binding = allocation.binding
-        if any(candidate.widths == allocation.widths for candidate in (baseline, *tried)):
+    end = f"search from fit {first}: end"
+    most = shop.run.step(end, End, _unreachable).rounds if shop.run.has(end) else rounds
+    for number in range(first, first + most):
+        name = f"fit {number}"
+        proposal = _ask(shop, search, name)
+        if proposal is None:
             break
-        candidate = _measure(shop, baseline.built, ground, feedback, allocation, f"fit {number}")
+        binding = proposal.binding
+        candidate = _measure(shop, baseline.built, outlook, proposal, name)
         tried.append(candidate)
-        feedback = feedback.learn(ground, candidate)
-        if candidate.meets(limits):
-            best = max(filter(None, (best, candidate)), key=lambda each: each.kept_importance or 0.0)
-            if _close(candidate, limits):
-                break
-        elif not allocation.feasible:
-            break
-    return Fitted(best, tuple(tried), feedback, binding)
+        seen = Seen(candidate.measurement, None if loss is None else loss.recorded(name, proposal.widths))
+        merits.append(proposal.kept_importance if seen.loss is None else -seen.loss)
+        search.tell(proposal, seen)
+        outlook = outlook.learn(proposal.widths, seen)
+    ended = shop.run.step(end, End, lambda: End(len(tried), _reason(search)))
+    shop.watch.say(f"search ended: {ended.why}")
+    fitting = [number for number, candidate in enumerate(tried) if candidate.meets(limits)]
+    best = tried[max(fitting, key=lambda number: merits[number])] if fitting else None
+    return Fitted(best, tuple(tried), outlook.feedback, binding, ended.why)
 
 
-def _allocate(
-    shop: Workshop,
-    ground: Survey,
-    limits: Sequence[Limit],
-    feedback: Feedback,
-    allocator: Allocator,
-    name: str,
-) -> Allocation:
-    problem = build_problem(
-        ground.graph, ground.table, ground.kept, feedback.table_limits(limits), ground.widths
-    )
-    return shop.step(f"{name}: allocate", Allocation, lambda _: allocator.allocate(problem))
+class _NothingMoreError(Exception):
+    """A search has nothing more to ask for; no step is recorded then."""
 
 
-def _measure(
-    shop: Workshop, baseline: Built, ground: Survey, feedback: Feedback, allocation: Allocation, name: str
-) -> Candidate:
-    plan = ground.graph.plan(kept_indices(ground.importance, allocation.widths))
-    table_ms = ground.table_ms(allocation.widths)
+def _ask(shop: Workshop, search: Strategy, name: str) -> Proposal | None:
+    def work(_: Advance) -> Proposal:
+        proposal = search.ask()
+        if proposal is None:
+            raise _NothingMoreError
+        return proposal
+
+    try:
+        return shop.step(f"{name}: allocate", Proposal, work)
+    except _NothingMoreError:
+        return None
+
+
+def _measure(shop: Workshop, baseline: Built, outlook: Corrected, proposal: Proposal, name: str) -> Candidate:
+    ground, widths = outlook.ground, proposal.widths
+    plan = ground.graph.plan(kept_indices(ground.importance, widths))
     built = shop.step(
         f"{name}: slim and convert", Built, lambda _: shop.slim(baseline, plan, name.replace(" ", "-"))
     )
-    return shop.candidate(
+    expected_ms = outlook.feedback.predict_ms(ground, widths)
+    candidate = shop.candidate(
         name,
         "fit",
         built,
-        widths=allocation.widths,
-        table_ms=table_ms,
-        calibrated_ms=feedback.predict_ms(table_ms),
-        kept_importance=allocation.kept_importance,
+        widths=widths,
+        table_ms=ground.table_ms(widths),
+        calibrated_ms=expected_ms,
+        kept_importance=proposal.kept_importance,
     )
+    measured_ms = candidate.measurement.latency_ms.p50
+    shop.watch.say(f"expected {expected_ms:.4g} ms, {100 * (expected_ms / measured_ms - 1):+.1f} % off")
+    return candidate
 
 
-def _close(candidate: Candidate, limits: Sequence[Limit]) -> bool:
-    """Tell whether some budget is nearly used up, so that another round could win little."""
-    return any(share >= CLOSE_ENOUGH for share in candidate.used(limits).values())
+def _search(strategy: str, start: Start, allocator: Allocator) -> Strategy:
+    if strategy == ExactFeedback.name:
+        return ExactFeedback(start, allocator)
+    if strategy not in STRATEGIES:
+        raise InputError(f"no search is called {strategy!r}", hint=f"known: {', '.join(STRATEGIES)}")
+    return STRATEGIES[strategy](start)
+
+
+def _reason(search: Strategy) -> str:
+    """Return why a search ended; where only the number of rounds stopped it, it is asked once more for that."""
+    if not search.why:
+        search.ask()
+    return search.why
+
+
+@dataclass(frozen=True)
+class _Loss:
+    """The loss on the calibration batches of the model cut to some widths; nothing is converted or measured."""
+
+    shop: Workshop
+    baseline: Built
+    ground: Survey
+
+    def __call__(self, widths: Mapping[str, int]) -> float:
+        plan = self.ground.graph.plan(kept_indices(self.ground.importance, widths))
+        return self.shop.calibration_loss(self.shop.slimmed(self.baseline, plan))
+
+    def recorded(self, name: str, widths: Mapping[str, int]) -> float:
+        """Return the loss at `widths`: a step of the run."""
+        return self.shop.step(f"{name}: loss", float, lambda _: self(widths))
+
+
+def _require_measured(baseline: Candidate, limits: Sequence[Limit]) -> None:
+    """Refuse budgets that no measurement can ever meet, before anything is searched."""
+    for resource, share in baseline.used(limits).items():
+        if share == float("inf"):
+            reason = baseline.measurement.missing.get(MISSING.get(resource, resource), "not measured")
+            raise DeviceError(
+                f"the budget for {resource} can't be held: the device could not measure the baseline's ({reason})",
+                hint="drop this budget, or run on a device that measures it",
+            )
+
+
+def _unreachable() -> End:
+    raise AssertionError("a finished step must not run again")
 
 
 def closest_miss(

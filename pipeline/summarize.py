@@ -9,6 +9,7 @@ from typing import Literal, cast
 from pipeline import candidate as measured
 from pipeline.deploy import Record
 from pipeline.device.client import BoardStatus
+from pipeline.explain import explain
 from pipeline.profile import UNITS, Budget, DeviceProfile, Limit, reached
 from pipeline.report.summary import (
     AccuracyLine,
@@ -17,6 +18,7 @@ from pipeline.report.summary import (
     BundleLine,
     Candidate,
     FixedLine,
+    GroupLine,
     LayerLine,
     RunSummary,
     RuntimeLine,
@@ -68,6 +70,7 @@ def summarize(
         nearest=_candidate(near, record) if near and not winner else None,
         candidates=tuple(_candidate(each, record) for each in record.candidates),
         layers=_layers(record.survey, winner or near),
+        groups=_groups(record.survey, winner or near),
         fixed=_fixed(record.survey),
         device_measurements=sum(": measure" in step.name for step in steps),
         table_entries=len(record.survey.table.entries) if record.survey else 0,
@@ -179,6 +182,10 @@ def _layers(survey: Survey | None, outcome: measured.Candidate | None) -> tuple[
     return tuple(lines)
 
 
+def _groups(survey: Survey | None, outcome: measured.Candidate | None) -> tuple[GroupLine, ...]:
+    return explain(survey, outcome.widths) if survey is not None and outcome is not None else ()
+
+
 def _fixed(survey: Survey | None) -> tuple[FixedLine, ...]:
     return tuple(FixedLine(each.name, each.reason) for each in survey.graph.frozen) if survey else ()
 
@@ -220,6 +227,6 @@ def _notes(task: Task, record: Record) -> tuple[str, ...]:
     ]
     if record.survey is not None:
         notes.append(
-            f"The times of single layers come from the step {TABLE_STEP!r}: the device timed each of them alone."
+            f"The times of single layers come from the steps {TABLE_STEP!r}: the device timed each of them alone."
         )
     return tuple(notes)

@@ -4,29 +4,41 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.candidate import Built, Candidate
 from pipeline.convert import converter
+from pipeline.device.values import BoardStatus
+from pipeline.files import sha256
 from pipeline.graph import DependencyGraph, trace
 from pipeline.measurement import LayerTiming
+from pipeline.profile import DeviceProfile
 from pipeline.prune import score
 from pipeline.search import (
+    ANCHORS,
     EMPTY,
     LatencyTable,
+    LayerClock,
+    LayerFile,
     LayerShape,
+    Staircase,
+    Stairs,
+    TableCache,
     build_layer_model,
-    candidate_widths,
     kept_indices,
     loss_curves,
     model_peak_bytes,
+    repeated,
     searchable,
     shares_kept,
     table_shapes,
+    times_of,
+    timing_noise,
     weight_bytes,
 )
 from pipeline.watch import Advance
@@ -35,6 +47,9 @@ from pipeline.workshop import Workshop
 CRITERION = "taylor"
 FIXED_SHOWN = 3
 TABLE_STEP = "latency table"
+WITHOUT_STAIRS = {"model_peak", "file"}  # every unit counts there, also between two edges
+PRECISION = "fp32"
+FIXED_GOVERNORS = {"performance", "powersave", "userspace"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,7 @@ class Survey:
 
     `importance` holds one value a unit for each group: it decides which units go. `widths` are those that could be
     chosen, ascending; `kept` says what each of them keeps of all that can be lost: it decides how many units go.
+    `stairs` says how the device's times led to these widths.
     """
 
     graph: DependencyGraph
@@ -50,6 +66,7 @@ class Survey:
     widths: Mapping[str, tuple[int, ...]]
     kept: Mapping[str, npt.NDArray[np.float64]]
     table: LatencyTable
+    stairs: Mapping[str, Stairs] = field(default_factory=dict)
 
     def full(self) -> dict[str, int]:
         """Return the widths of the model as it is."""
@@ -71,7 +88,6 @@ class Survey:
 def survey(shop: Workshop, baseline: Candidate) -> Survey:
     """Trace the model, score its units, and let the device time its layers at the widths that could be chosen."""
     graph = searchable(trace(shop.model(baseline.built), shop.example()))
-    widths = candidate_widths(graph)
     shop.watch.say(f"{len(graph.choosable)} groups of channels can shrink, {_droppable(graph)} blocks can go")
     for fixed in graph.frozen[:FIXED_SHOWN]:
         shop.watch.say(f"left whole: {fixed.name}: {fixed.reason}")
@@ -81,21 +97,31 @@ def survey(shop: Workshop, baseline: Candidate) -> Survey:
         "importance", dict[str, list[float]], lambda _: _importance(shop, graph, baseline.built)
     )
     importance = {name: np.asarray(values) for name, values in scores.items()}
+    stairs, widths, table = make_table(shop, graph)
     measure = partial(_loss_at, shop, graph, importance, baseline.built)
     curves = shop.step(
         "sensitivity",
         dict[str, list[float]],
         lambda advance: loss_curves(widths, measure, lambda done, of: advance(done=done, of=of)),
     )
-    shapes = (EMPTY, *table_shapes(graph, widths))
-    timings = shop.step(TABLE_STEP, tuple[LayerTiming, ...], partial(_time_layers, shop, shapes))
-    return Survey(
-        graph=graph,
-        importance=importance,
-        widths=widths,
-        kept=shares_kept(curves),
-        table=LatencyTable.from_timings(shapes, timings),
-    )
+    return Survey(graph, importance, widths, shares_kept(curves), table, stairs)
+
+
+def make_table(
+    shop: Workshop, graph: DependencyGraph
+) -> tuple[dict[str, Stairs], dict[str, tuple[int, ...]], LatencyTable]:
+    """Let the device show its stairs, choose the candidate widths by them, and time all pairs of these."""
+    search, bench = Staircase(graph), Bench(shop)
+    while shapes := search.ask():
+        search.tell(*bench.times(search.round, shapes))
+    stairs = search.settled(even_too=any(each.resource in WITHOUT_STAIRS for each in shop.profile.budgets))
+    widths = search.widths(stairs)
+    times = dict(search.times)
+    if untimed := search.untimed(widths):
+        times |= bench.times("pairs", untimed)[0]
+    bench.close()
+    needed = (EMPTY, *table_shapes(graph, widths))
+    return stairs, widths, LatencyTable.from_times({shape: times[shape] for shape in needed})
 
 
 def _droppable(graph: DependencyGraph) -> int:
@@ -119,15 +145,79 @@ def _loss_at(
     return shop.calibration_loss(shop.slimmed(baseline, plan))
 
 
-def _time_layers(shop: Workshop, shapes: Sequence[LayerShape], advance: Advance) -> tuple[LayerTiming, ...]:
-    """Build each distinct layer as a small file, push them all, and have the agent time them in one worker."""
-    runtime, folder = shop.profile.runtime, shop.path("table")
-    folder.mkdir(exist_ok=True)
-    files = []
-    for number, shape in enumerate(shapes):
-        files.append(folder / f"{number:04d}{converter(runtime).suffix}")
-        build_layer_model(shape, runtime, files[-1])
-        advance(done=number + 1, of=len(shapes), note="building")
-    timings = shop.time_layers(TABLE_STEP, files, advance)
-    shutil.rmtree(folder)
-    return timings
+class Bench:
+    """Times layer shapes, a recorded step for each batch: from the run replayed, the cache, or the device."""
+
+    def __init__(self, shop: Workshop) -> None:
+        self._shop = shop
+        self._folder = shop.path("table")
+        self._ms: dict[LayerShape, float] = {}
+        self._clock: LayerClock | None = None
+
+    def times(self, stage: str, shapes: Sequence[LayerShape]) -> tuple[dict[LayerShape, float], float]:
+        """Return each shape's time (ms), and the relative deviation of such a time."""
+        step = f"{TABLE_STEP}: {stage}"
+        timings = self._shop.step(step, tuple[LayerTiming, ...], partial(self._time, step, shapes))
+        once, twice = timings[: len(shapes)], timings[len(shapes) :]
+        times = times_of(shapes, once)
+        self._ms |= times
+        return times, timing_noise([once[index] for index in repeated(len(shapes))], twice)
+
+    def close(self) -> None:
+        """Say where the times came from, if any was needed, and remove the files."""
+        if self._clock is not None:
+            known = f", {self._clock.known} known from earlier runs" if self._clock.known else ""
+            self._shop.watch.say(f"{self._clock.timed} layers timed on the device{known}")
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _time(self, step: str, shapes: Sequence[LayerShape], advance: Advance) -> tuple[LayerTiming, ...]:
+        """Build each layer as a small file, and have those timed that are not known yet."""
+        files = self._build(shapes)
+
+        def measure(paths: Sequence[Path]) -> tuple[LayerTiming, ...]:
+            return self._shop.time_layers(step, paths, advance)
+
+        if self._shop.replay is not None:
+            return measure(
+                [each.path for each in (*files, *(files[index] for index in repeated(len(files))))]
+            )
+        self._clock = self._clock or self._new_clock()
+        return self._clock.times(files, measure)
+
+    def _new_clock(self) -> LayerClock:
+        """Return a clock on the level of the times that this run has recorded."""
+        shop = self._shop
+        facts = _facts(shop.device.status(), shop.profile)
+        slowest = sorted(self._ms, key=lambda shape: -self._ms[shape])[:ANCHORS]
+        level = {file: self._ms[shape] for file, shape in zip(self._build(slowest), slowest, strict=True)}
+        return LayerClock(TableCache(shop.run.store.folder / "tables", facts, shop.watch.say), level)
+
+    def _build(self, shapes: Sequence[LayerShape]) -> list[LayerFile]:
+        runtime = self._shop.profile.runtime
+        self._folder.mkdir(exist_ok=True)
+        files = []
+        for shape in shapes:
+            path = self._folder / f"{shape.key.replace(' ', '_')}{converter(runtime).suffix}"
+            build_layer_model(shape, runtime, path)
+            files.append(LayerFile(path, sha256(path), shape.key))
+        return files
+
+
+def _facts(status: BoardStatus, profile: DeviceProfile) -> dict[str, str]:
+    """Return all that a layer's time depends on beside the layer."""
+    board, conditions, protocol = status.board, status.conditions, profile.measuring
+    runtime = status.runtime(profile.runtime)
+    chosen = conditions.governor in FIXED_GOVERNORS and board.arch != "x86_64"  # else it changes all the time
+    frequency = round(conditions.frequency_mhz / 100) * 100 if chosen and conditions.frequency_mhz else None
+    return {
+        "board": board.model or "unknown",
+        "soc": board.soc or "unknown",
+        "machine": f"{board.arch}, {board.cores} cores",
+        "runtime": f"{runtime.package} {runtime.version}" if runtime else profile.runtime,
+        "threads": str(profile.threads),
+        "precision": PRECISION,
+        "governor": conditions.governor or "unknown",
+        "frequency": f"{frequency} MHz" if frequency else "not fixed",
+        "agent": f"{status.agent_version}, protocol {status.protocol}",
+        "measuring": f"{protocol.layer_min_runs} runs, at most {protocol.layer_max_duration_s:g} s",
+    }

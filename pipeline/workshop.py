@@ -6,6 +6,7 @@ The workshop knows how a step is done, never which comes next; that is `deploy.p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
@@ -190,11 +191,13 @@ class Workshop:
     def _measure(self, step: str, file: Path, advance: Advance) -> Measurement:
         if self.replay is not None:
             return self.replay.measurement(step, file)
+        # Which operators the time went to is what the next prediction learns most from, where the runtime tells.
+        protocol = replace(self.profile.measuring, operators=self.profile.runtime == "onnxruntime")
         return self.device.measure(
             file,
             runtime=self.profile.runtime,
             threads=self.profile.threads,
-            protocol=self.profile.measuring,
+            protocol=protocol,
             on_event=partial(_show_event, advance),
         )
 

@@ -17,6 +17,7 @@ RANKS = [
     {"cli"},
     {"conduct", "estimate"},
     {"summarize"},
+    {"explain"},
     {"deploy"},
     {"fit"},
     {"feedback"},

@@ -24,6 +24,7 @@ from device_agent.statistics import median, percentile
 PASSES = 5
 _WARM_RUNS = 3
 _WARM_S = 0.001
+_MOST_OPEN = 128
 _MEMORY_SHARE = 0.25  # of what is available; sessions stay open between passes, so a batch must fit
 
 
@@ -92,13 +93,18 @@ def _open_batch(
     threads: int,
     tell: Callable[[dict[str, Any]], None],
 ) -> list[Visited]:
-    """Open models from `first` on until they take a quarter of the memory that was available."""
+    """Open models from `first` on until they take a quarter of the memory that was available, or many files.
+
+    LiteRT keeps the file of every model open, and a worker may open 256 in all.
+    """
     memory = MemorySensor()
     began_with = memory.process_bytes() or 0
     allowance = (memory.available_bytes() or 0) * _MEMORY_SHARE
     batch: list[Visited] = []
     for index in range(first, len(paths)):
         if batch and (memory.process_bytes() or 0) - began_with > allowance:
+            break
+        if len(batch) == _MOST_OPEN:
             break
         tell({"opening": index})
         batch.append(_open(runtime, paths[index], index, threads))

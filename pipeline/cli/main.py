@@ -32,6 +32,7 @@ _HOMES = {
     "push": ("pipeline.cli.push", "push"),
     "rollback": ("pipeline.cli.rollback", "rollback"),
     "run": ("pipeline.cli.run", "run"),
+    "search": ("pipeline.cli.search", "search"),
     "status": ("pipeline.cli.status", "status"),
 }
 

@@ -25,7 +25,8 @@ def render(summary: RunSummary | Mapping[str, Any]) -> str:
     """
     from pipeline.report import (
         plots,
-    )  # matplotlib takes a second to load; the terminal's table needs none of it
+        stairs,
+    )  # with matplotlib, which takes a second; the terminal needs none of it
 
     run = summary if isinstance(summary, RunSummary) else summary_from_json(summary)
     predicted = predictions(run.candidates)
@@ -44,6 +45,7 @@ def render(summary: RunSummary | Mapping[str, Any]) -> str:
         accuracy_caption=_accuracy_caption(run),
         accuracy_plot=plots.accuracy_against_latency(run),
         predicted_plot=plots.predicted_against_measured(predicted),
+        stairs_plot=stairs.staircases(run.groups),
         widths_plot=plots.widths(run.layers),
         times_plot=plots.layer_times(run.layers),
     )

@@ -100,6 +100,36 @@ class LayerLine:
 
 
 @dataclass(frozen=True)
+class OtherWidth:
+    """A width that was not chosen: how much more importance it keeps (a share of all), how many ms more it takes."""
+
+    width: int
+    kept_more: float
+    ms_more: float
+
+
+@dataclass(frozen=True)
+class GroupLine:
+    """Why a group has its width.
+
+    `lost` is the share of all importance that can be lost which it gave, `won_ms` the time that this saves while all
+    other groups are as chosen. `choices` are the widths that could be chosen: right edges of the device's staircase,
+    or evenly spaced (`even`) where it shows none; `points` (width, ms) are what the device timed, neighbours whole.
+    """
+
+    name: str
+    whole: int
+    kept: int
+    lost: float
+    won_ms: float
+    choices: tuple[int, ...] = ()
+    narrower: OtherWidth | None = None
+    wider: OtherWidth | None = None
+    points: tuple[tuple[int, float], ...] = ()
+    even: bool = True
+
+
+@dataclass(frozen=True)
 class FixedLine:
     """A part of the model that was left whole, and why."""
 
@@ -154,6 +184,7 @@ class RunSummary:
     nearest: Candidate | None = None
     candidates: tuple[Candidate, ...] = ()
     layers: tuple[LayerLine, ...] = ()
+    groups: tuple[GroupLine, ...] = ()
     fixed: tuple[FixedLine, ...] = ()
     device_measurements: int = 0
     table_entries: int = 0

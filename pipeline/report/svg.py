@@ -29,6 +29,17 @@ VARIABLES = {
     BAD: "bad",
     ZONE: "zone",
 }
+LIGHT = {
+    "ink": "#1c2127",
+    "soft": "#59636e",
+    "line": "#d5dae0",
+    "card": "#ffffff",
+    "accent": "#1f63b5",
+    "before": "#7c8794",
+    "good": "#1a7339",
+    "bad": "#b3261e",
+    "zone": "#e4f3e8",
+}
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "edge-pipeline",
@@ -79,6 +90,15 @@ def inline(figure: Figure, name: str, alternative: str) -> Markup:
     box = root.attrib["viewBox"]
     root.attrib = {"viewBox": box, "role": "img", "aria-label": alternative}
     return Markup(ET.tostring(root, encoding="unicode"))  # noqa: S704 - ElementTree escapes all texts
+
+
+def standing_alone(figure: Markup) -> str:
+    """Return an inline figure as a file of its own, in light colours on white."""
+    text = str(figure)
+    for name, colour in LIGHT.items():
+        text = text.replace(f"var(--{name})", colour)
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return text.replace("<svg ", f'<svg {names} style="background:#ffffff" ', 1) + "\n"
 
 
 def _own(key: str, value: str, name: str) -> str:

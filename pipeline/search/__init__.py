@@ -1,6 +1,6 @@
 """Choosing widths: layers timed by the device, costs as linear terms, exact allocation within the limits.
 
-shapes → layer_models → (the device times them) → table → costs → milp, or greedy
+staircase (which widths) → shapes → layer_models → layer_clock (cache, or the device) → table → costs → milp, or greedy
 """
 
 from pipeline.search.allocate import Allocation, Allocator, CostRow, Problem
@@ -8,32 +8,45 @@ from pipeline.search.choice import searchable
 from pipeline.search.costs import build_problem, model_peak_bytes, weight_bytes
 from pipeline.search.greedy import GreedyAllocator
 from pipeline.search.importance import kept_indices, kept_shares
+from pipeline.search.layer_clock import ANCHORS, LayerClock, LayerFile, repeated, timing_noise
 from pipeline.search.layer_models import build_layer_model
 from pipeline.search.milp import MilpAllocator
 from pipeline.search.sensitivity import loss_curves, shares_kept
 from pipeline.search.shapes import EMPTY, LayerShape, candidate_widths, table_shapes
-from pipeline.search.table import LatencyTable, TimedShape
+from pipeline.search.staircase import Staircase, Stairs, expected_shapes
+from pipeline.search.table import LatencyTable, TimedShape, times_of
+from pipeline.search.table_cache import TableCache
 
 __all__ = [
+    "ANCHORS",
     "EMPTY",
     "Allocation",
     "Allocator",
     "CostRow",
     "GreedyAllocator",
     "LatencyTable",
+    "LayerClock",
+    "LayerFile",
     "LayerShape",
     "MilpAllocator",
     "Problem",
+    "Staircase",
+    "Stairs",
+    "TableCache",
     "TimedShape",
     "build_layer_model",
     "build_problem",
     "candidate_widths",
+    "expected_shapes",
     "kept_indices",
     "kept_shares",
     "loss_curves",
     "model_peak_bytes",
+    "repeated",
     "searchable",
     "shares_kept",
     "table_shapes",
+    "times_of",
+    "timing_noise",
     "weight_bytes",
 ]

@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from math import hypot
+from math import ceil, hypot, prod
 from typing import TYPE_CHECKING
 
+from pipeline.search.right_edges import WORTH, Point, right_edges, selections, thinned
 from pipeline.search.shapes import (
     EMPTY,
     LayerShape,
@@ -36,16 +37,14 @@ from pipeline.search.shapes import (
 if TYPE_CHECKING:
     from pipeline.graph.groups import ComputeLayer, DependencyGraph
 
-DIVISIONS = (8, 6, 5, 4, 3)  # widths of a group that are scanned; fewer where the model has many different layers
+DIVISIONS = (8, 6, 5, 4, 3)  # widths scanned of a group: fewer where a model has many different layers
 MOST_SCANNED = 320  # shapes
-MOST_REFINED = 160  # shapes of each later round
-MOST_TABLE = 320  # shapes that are timed for the pairs of chosen widths
+MOST_REFINED = 120  # shapes of each later round
+MOST_TABLE = 400  # shapes that are timed for the pairs of chosen widths
 MOST_WIDTHS, LEAST_WIDTHS = 10, 4  # of a group, 0 not counted
 
-SIGMAS = 2.5  # a difference is one when it is so many times its own noise
-WORTH = 0.01  # of a group's time: smaller steps are none
 SHARP = 0.6  # of a difference within one part of its interval: there is an edge in that part
-MINOR = 0.02  # of the full width, or of its time: edges that differ by less are merged
+TYPICAL_NOISE = 0.005
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,9 @@ class Staircase:
         self.times: dict[LayerShape, float] = {}
         self._noise: dict[LayerShape, float] = {}
         scans = (self._scan(divisions) for divisions in DIVISIONS)
-        self._groups = next((scan for scan in scans if _size(scan) <= MOST_SCANNED), self._scan(DIVISIONS[-1]))
+        self._groups = next(
+            (scan for scan in scans if _size(scan) <= MOST_SCANNED), self._scan(DIVISIONS[-1])
+        )
         self._rounds: list[tuple[str, Callable[[_Group], Iterable[tuple[float, int]]]]] = [
             ("scan", _Group.scanned),
             ("steps", _Group.steps),
@@ -101,7 +102,7 @@ class Staircase:
         return ()
 
     def tell(self, times: Mapping[LayerShape, float], noise: float) -> None:
-        """Take the times (ms) of the shapes that were asked for, and their relative standard deviation."""
+        """Take the times (ms) of the shapes that were asked for last, and their relative standard deviation."""
         self.times |= times
         self._noise |= dict.fromkeys(times, noise)
         self._rounds.pop(0)
@@ -121,6 +122,7 @@ class Staircase:
             if name != "scan" and len({*shapes, *new}) > MOST_REFINED:
                 break
             shapes |= dict.fromkeys(new)
+            self._groups[number].asked.add(width)
         return tuple(shapes)
 
     def stairs(self, most: int = MOST_WIDTHS, *, even_too: bool = False) -> dict[str, Stairs]:
@@ -134,10 +136,11 @@ class Staircase:
 
     def widths(self, stairs: Mapping[str, Stairs]) -> dict[str, tuple[int, ...]]:
         """Return each group's candidate widths: those of `stairs`, 0 where a block can go, or its only one."""
-        return {
-            name: (*(width for width in even[:1] if width == 0), *stairs[name].widths) if name in stairs else even
-            for name, even in candidate_widths(self.graph).items()
-        }
+        widths = candidate_widths(self.graph)
+        for name, found in stairs.items():
+            if name in widths:
+                widths[name] = (*(each for each in widths[name] if each == 0), *found.widths)
+        return widths
 
     def settled(self, *, even_too: bool = False) -> dict[str, Stairs]:
         """Return the stairs with as many widths as can be timed in pairs with a bounded number of shapes."""
@@ -162,18 +165,6 @@ class Staircase:
         return sum(count * max(self.times[each] - empty, 0.0) for each, count in shapes.items())
 
 
-@dataclass(frozen=True)
-class _Point:
-    """A width, the time of all layers that depend on it, and the standard deviation of that."""
-
-    width: int
-    ms: float
-    noise_ms: float
-
-    def clearly_below(self, other: _Point) -> bool:
-        return other.ms - self.ms > SIGMAS * hypot(self.noise_ms, other.noise_ms)
-
-
 class _Group:
     """One group of the graph: its layers, and what is known of its widths."""
 
@@ -182,6 +173,8 @@ class _Group:
         self.search = search
         self.full = search.graph.group(name).width
         self.grid = width_grid(self.full, divisions)
+        self.asked: set[int] = set()
+        self._points: list[Point] = []
         self._whole = search.graph.widths()
 
     @cached_property
@@ -224,6 +217,16 @@ class _Group:
                     questions += [(rise, width) for width in sorted(quarters - {left})]
         return questions
 
+    def _only_probes(self) -> set[int]:
+        """Return the widths just above one of the scan that turned out to be no edge themselves."""
+        lower = self._lower
+        above = dict(pairwise(lower))
+        return {
+            low + 1
+            for low, high, rise in self._differences()
+            if low + 1 in lower and low + 1 < high and lower[above[low + 1]] - lower[low + 1] < SHARP * rise
+        }
+
     def _differences(self) -> list[tuple[int, int, float]]:
         """Return the neighbours of the scan that differ: (narrower, wider, ms between them)."""
         points = {point.width: point for point in self.points}
@@ -236,14 +239,15 @@ class _Group:
         return found
 
     @property
-    def points(self) -> list[_Point]:
-        """All widths at which each layer was timed, ascending."""
-        points = []
-        for width in range(1, self.full + 1):
-            shapes = self.shapes(width)
-            if all(shape in self.search.times for shape in shapes):
-                points.append(_Point(width, self.search.sum_of(shapes), self.search.noise_of(shapes)))
-        return points
+    def points(self) -> list[Point]:
+        """What is known of the widths that were asked for, ascending."""
+        if len(self._points) < len(self.asked):
+            known = ((width, self.shapes(width)) for width in sorted(self.asked))
+            self._points = [
+                Point(width, self.search.sum_of(shapes), self.search.noise_of(shapes))
+                for width, shapes in known
+            ]
+        return self._points
 
     @property
     def _lower(self) -> dict[int, float]:
@@ -256,47 +260,35 @@ class _Group:
 
     def stairs(self, most: int, *, even_too: bool) -> Stairs:
         points = self.points
-        if not self.layers or points[-1].width != self.full:
-            return Stairs((), width_grid(self.full), even=True)
+        even = thinned(width_grid(self.full), most)
+        if not self.layers or not points:
+            return Stairs((), even, even=True)
         measured = tuple((point.width, point.ms) for point in points)
         noise = points[-1].noise_ms
-        edges = _right_edges(points)
+        probes = self._only_probes()
+        edges = right_edges([point for point in points if point.width not in probes])
         if len(edges) == 1:
-            return Stairs(measured, width_grid(self.full), noise_ms=noise, even=True)
-        chosen = _merged(edges, most)
-        widths = {point.width for point in chosen}
+            return Stairs(measured, even, noise_ms=noise, even=True)
+        widths = tuple(point.width for point in selections(edges, most)[-1])
         if even_too:
-            widths |= set(width_grid(self.full))
+            widths = thinned(sorted({*widths, *even}), most)
         merged = tuple(point.width for point in edges if point.width not in widths)
-        return Stairs(measured, tuple(sorted(widths)), merged, noise)
+        return Stairs(measured, widths, merged, noise)
 
 
-def _right_edges(points: list[_Point]) -> list[_Point]:
-    """Return the points that cost clearly less than every wider one, ascending."""
-    edges = [points[-1]]
-    for point in reversed(points[:-1]):
-        worth = edges[0].ms - point.ms > WORTH * points[-1].ms
-        if worth and point.clearly_below(edges[0]):
-            edges.insert(0, point)
-    return edges
+def expected_shapes(graph: DependencyGraph) -> int:
+    """Return about how many shapes a table takes: as many as on a made-up device with tiles of eight by four."""
+    search = Staircase(graph)
+    while shapes := search.ask():
+        search.tell({shape: _made_up_ms(shape) for shape in shapes}, TYPICAL_NOISE)
+    return len(search.times) + len(search.untimed(search.widths(search.settled())))
 
 
-def _merged(edges: list[_Point], most: int) -> list[_Point]:
-    """Leave out the edges that matter the least: all minor ones, then others until there are `most`."""
-    kept = list(edges)
-    while len(kept) > 1:
-        loss, position = min((_loss(kept, position), position) for position in range(len(kept) - 1))
-        if loss >= MINOR and len(kept) <= most:
-            break
-        del kept[position]
-    return kept
-
-
-def _loss(edges: list[_Point], position: int) -> float:
-    """Return what leaving out an edge costs: units down to the narrower one, or time up to the wider one."""
-    full, this = edges[-1], edges[position]
-    time = (edges[position + 1].ms - this.ms) / full.ms if full.ms > 0 else 0.0
-    return min(time, (this.width - edges[position - 1].width) / full.width) if position else time
+def _made_up_ms(shape: LayerShape) -> float:
+    if shape == EMPTY:
+        return 0.0
+    tiled = ceil(shape.out_width / 8) * ceil(shape.in_width / shape.groups / 4)
+    return float(tiled * prod(shape.kernel) * prod(shape.output_hw))
 
 
 def _size(groups: Iterable[_Group]) -> int:

@@ -47,17 +47,19 @@ class LatencyTable:
             DeviceError: the device could not time one of the layers.
             ValueError: the two do not belong together.
         """
-        timed = dict(zip(shapes, timings, strict=True))
-        if EMPTY not in timed:
+        return cls.from_times(times_of(shapes, timings))
+
+    @classmethod
+    def from_times(cls, times: Mapping[LayerShape, float]) -> LatencyTable:
+        """Make a table of times in milliseconds, `EMPTY` among them.
+
+        Raises:
+            ValueError: `EMPTY` is missing.
+        """
+        if EMPTY not in times:
             raise ValueError("a latency table needs the timing of EMPTY")
-        for shape, timing in timed.items():
-            if timing.error is not None:
-                raise DeviceError(
-                    f"the device could not time the layer {shape.key}: {timing.error}",
-                    hint="its runtime may be too old for this layer; update it",
-                )
-        empty = timed.pop(EMPTY)
-        return cls(tuple(TimedShape(shape, timing.p50_ms) for shape, timing in timed.items()), empty.p50_ms)
+        entries = (TimedShape(shape, ms) for shape, ms in times.items() if shape != EMPTY)
+        return cls(tuple(entries), times[EMPTY])
 
     def lookup(self, shape: LayerShape) -> float:
         """Return the time of one layer in milliseconds, without the empty call, never negative.
@@ -108,3 +110,20 @@ def _family(shape: LayerShape) -> LayerShape:
     if shape.groups > 1 and shape.groups == shape.in_width:
         return replace(shape, in_width=0, groups=0, out_width=shape.out_width // shape.in_width)
     return replace(shape, in_width=0)
+
+
+def times_of(shapes: Sequence[LayerShape], timings: Sequence[LayerTiming]) -> dict[LayerShape, float]:
+    """Return the time of each shape in milliseconds, the empty call included.
+
+    Raises:
+        DeviceError: the device could not time one of the layers.
+        ValueError: the two do not belong together.
+    """
+    timed = dict(zip(shapes, timings, strict=True))
+    for shape, timing in timed.items():
+        if timing.error is not None:
+            raise DeviceError(
+                f"the device could not time the layer {shape.key}: {timing.error}",
+                hint="its runtime may be too old for this layer; update it",
+            )
+    return {shape: timing.p50_ms for shape, timing in timed.items()}

@@ -8,6 +8,8 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from pipeline.prune import slim
 from pipeline.search import (
     EMPTY,
     LatencyTable,
+    LayerShape,
     build_layer_model,
     candidate_widths,
     kept_indices,
@@ -53,40 +56,78 @@ def plans(widths: Mapping[str, Sequence[int]], count: int, seed: int) -> list[di
     return [{name: pick.choice(choices) for name, choices in widths.items()} for _ in range(count)]
 
 
-def collect(device: Device, runtime: str, threads: int, count: int, seed: int, folder: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Bench:
+    """A device, how it is asked, and the network's graph and candidate widths."""
+
+    device: Device
+    runtime: str
+    threads: int
+    folder: Path
+
+    def timings(self) -> tuple[LayerTiming, ...]:
+        """Have the device time every layer at every candidate width."""
+        files = []
+        for number, shape in enumerate(shapes_of(*grid())):
+            files.append(self.folder / f"{number:04d}{converter(self.runtime).suffix}")
+            build_layer_model(shape, self.runtime, files[-1])
+        how = {"runtime": self.runtime, "threads": self.threads, "protocol": PROTOCOL}
+        found = self.device.measure_layers(files, **how)
+        print(f"{len(files)} layers timed on {self.runtime}", file=sys.stderr)
+        return found
+
+    def measure(self, widths: Widths) -> Measurement:
+        """Have the device measure the network at `widths`; without any, the whole one."""
+        model, example = network()
+        path = self.folder / f"model{converter(self.runtime).suffix}"
+        converter(self.runtime).convert(_slimmed(model, grid()[0], widths), example, path)
+        how = {"runtime": self.runtime, "threads": self.threads, "protocol": PROTOCOL}
+        found = self.device.measure(path, **how)
+        print(f"{found.latency_ms.p50:.4g} ms {', '.join(found.flags)}", file=sys.stderr)
+        return found
+
+
+def collect(bench: Bench, count: int, seed: int) -> dict[str, Any]:
     """Have a device time the layers and the whole models; return it all."""
-    model, example = network()
-    graph = searchable(trace(model, example))
-    widths = candidate_widths(graph)
-    shapes = (EMPTY, *table_shapes(graph, widths))
-    maker = converter(runtime)
-    files = []
-    for number, shape in enumerate(shapes):
-        files.append(folder / f"{number:04d}{maker.suffix}")
-        build_layer_model(shape, runtime, files[-1])
-    timings = device.measure_layers(files, runtime=runtime, threads=threads, protocol=PROTOCOL)
-    print(f"{len(shapes)} layers timed on {runtime}", file=sys.stderr)
-    made = []
-    for number, chosen in enumerate([{}, *plans(widths, count, seed)]):
-        path = folder / f"model-{number}{maker.suffix}"
-        maker.convert(_slimmed(model, graph, chosen), example, path)
-        measured = device.measure(path, runtime=runtime, threads=threads, protocol=PROTOCOL)
-        print(f"model {number}: {measured.latency_ms.p50:.4g} ms {measured.flags}", file=sys.stderr)
-        made.append([chosen, TypeAdapter(Measurement).dump_python(measured, mode="json")])
-    return {"timings": TypeAdapter(tuple[LayerTiming, ...]).dump_python(timings, mode="json"), "models": made}
+    timings = bench.timings()
+    models = [[chosen, _plain(bench.measure(chosen))] for chosen in ({}, *plans(grid()[1], count, seed))]
+    return {
+        "timings": [TypeAdapter(LayerTiming).dump_python(each, mode="json") for each in timings],
+        "models": models,
+    }
 
 
-def survey_of(data: dict[str, Any]) -> tuple[Survey, list[tuple[dict[str, int], Measurement]]]:
-    """Return the ground that a search would stand on, and the models with their measurements, the dense one first."""
-    model, example = network()
-    graph = searchable(trace(model, example))
-    widths = candidate_widths(graph)
-    timings = TypeAdapter(tuple[LayerTiming, ...]).validate_python(data["timings"])
-    table = LatencyTable.from_timings((EMPTY, *table_shapes(graph, widths)), timings)
+@cache
+def grid() -> tuple[DependencyGraph, dict[str, tuple[int, ...]]]:
+    """Return the network's graph and its candidate widths."""
+    graph = searchable(trace(*network()))
+    return graph, candidate_widths(graph)
+
+
+def shapes_of(graph: DependencyGraph, widths: Mapping[str, tuple[int, ...]]) -> tuple[LayerShape, ...]:
+    """Return what the table holds, in its order."""
+    return (EMPTY, *table_shapes(graph, widths))
+
+
+def survey_of(timings: Sequence[LayerTiming]) -> Survey:
+    """Return the ground that a search stands on; the more units a group has, the less the next one keeps."""
+    graph, widths = grid()
+    table = LatencyTable.from_timings(shapes_of(graph, widths), timings)
     importance = {name: np.ones(choices[-1]) for name, choices in widths.items()}
-    kept = {name: np.array(choices) / sum(each[-1] for each in widths.values()) for name, choices in widths.items()}
-    models = [(dict(chosen), TypeAdapter(Measurement).validate_python(made)) for chosen, made in data["models"]]
-    return Survey(graph, importance, widths, kept, table), models
+    kept = {name: np.sqrt(np.array(choices) / choices[-1]) / len(widths) for name, choices in widths.items()}
+    return Survey(graph, importance, widths, kept, table)
+
+
+def read(data: dict[str, Any]) -> tuple[Survey, list[tuple[dict[str, int], Measurement]]]:
+    """Return the survey, and the models with their measurements, the dense one first, of what `collect` gave."""
+    ground = survey_of([TypeAdapter(LayerTiming).validate_python(each) for each in data["timings"]])
+    return ground, [
+        (dict(chosen), TypeAdapter(Measurement).validate_python(made)) for chosen, made in data["models"]
+    ]
+
+
+def _plain(measured: Measurement) -> Any:
+    return TypeAdapter(Measurement).dump_python(measured, mode="json")
 
 
 def _slimmed(model: torch.nn.Module, graph: DependencyGraph, chosen: Widths) -> torch.nn.Module:

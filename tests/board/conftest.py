@@ -44,11 +44,19 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 @pytest.fixture(scope="session")
-def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
-    """A fresh board, on; a test that takes its power away gives it back."""
+def one_board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+    """A board that was fresh when the first test began."""
     with Board(tmp_path_factory.mktemp("board")) as running:
         _boards.append(running)
         yield running
+
+
+@pytest.fixture
+def board(one_board: Board) -> Board:
+    """The board, on, also after a test that failed while it had no power."""
+    if not one_board.is_on:
+        one_board.boot()
+    return one_board
 
 
 @pytest.fixture(scope="session")
@@ -58,9 +66,9 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Host:
 
 
 @pytest.fixture(scope="session")
-def enrolled(board: Board, host: Host) -> Done:
+def enrolled(one_board: Board, host: Host) -> Done:
     """What enrolling the board as "emu" said."""
-    return host.enroll(EMU, board)
+    return host.enroll(EMU, one_board)
 
 
 @pytest.fixture(scope="session")
@@ -71,9 +79,7 @@ def provisioned(enrolled: Done, host: Host) -> Done:
 
 @pytest.fixture
 def emu(provisioned: Done, board: Board) -> str:
-    """The name of the board, which has an agent now and is up."""
-    if not board.is_on:
-        board.boot()
+    """The name of the board, which has an agent now and is on."""
     return EMU
 
 

@@ -13,6 +13,13 @@ from emulated_board import Board
 
 STATE = "/var/lib/device-agent"
 MEGABYTE = 1_000_000
+WATCH = f"""
+import time
+end = time.monotonic() + 60
+while '"{{state}}' not in open("{STATE}/journal.json").read():
+    assert time.monotonic() < end, "it never came"
+    time.sleep(0.001)
+"""
 COMPARE = b"""
 import hashlib, sys
 sys.path.insert(0, "/opt/device-agent/current")
@@ -34,8 +41,8 @@ def wait_for_upload(board: Board, size: int = 5 * MEGABYTE) -> None:
 
 
 def wait_for_state(board: Board, state: str) -> None:
-    """Wait until the journal says so."""
-    board.wait_until(f"grep -q '\"{state}' {STATE}/journal.json")
+    """Wait until the journal says so; some states last for some milliseconds only."""
+    board.ssh("python3 -", stdin=WATCH.format(state=state).encode(), timeout_s=600)
 
 
 def cut_power(board: Board) -> None:

@@ -1,0 +1,94 @@
+"""Ours: the exact allocation on the corrected table, measured, corrected, allocated again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline.search.allocate import TOLERANCE, Allocation, Allocator, CostRow, Problem
+from pipeline.search.milp import MilpAllocator
+from pipeline.search.strategies.base import Search, choice_of
+from pipeline.search.strategies.protocol import Proposal, Start
+
+_AGAIN = "again"  # the resource of rows that forbid what was measured already
+
+
+class ExactFeedback(Search):
+    """Asks for the plan that keeps the most importance within all budgets, as corrected by all measurements.
+
+    The allocation is that of HALP (Shen et al. 2022, equation 3: a knapsack over the device's latency table) with
+    terms for pairs of neighbours (`milp.py`), the correction that of `correction.py`. A plan predicted to be slower
+    than the whole model is never asked for, nor is one that was measured: it is ruled out by one more row,
+    "at most all but one group as in that plan". What the solver proved goes into `why`.
+    """
+
+    name = "feedback"
+
+    def __init__(self, start: Start, allocator: Allocator | None = None) -> None:
+        super().__init__(start)
+        self.allocator = allocator or MilpAllocator()
+
+    def _next(self) -> Proposal | None:
+        problem = self.outlook.problem()
+        whole_ms = problem.predicted(problem.full())["latency"]
+        limits = {**problem.limits, "latency": min(whole_ms, problem.limits.get("latency", whole_ms))}
+        bounded = self._without_missed(replace(problem, limits=limits))
+        found = self.allocator.allocate(bounded)
+        choice = choice_of(problem, found.widths)
+        shown = _shown(problem, found)
+        repeated = any(proposal.widths == found.widths for proposal, _ in self.told)
+        if not found.feasible and (repeated or any(not proposal.feasible for proposal, _ in self.told)):
+            self.why = f"no other plan is predicted to fit: {self._certainty(found)}"
+            return None
+        if repeated:
+            self.why = self._proof(found)
+            return None
+        if problem.predicted(choice)["latency"] > whole_ms * (1 + 2 * TOLERANCE) or choice == problem.full():
+            self.why = (
+                f"no plan that fits is predicted to be faster than the whole model: {self._certainty(found)}"
+            )
+            return None
+        why = "the most importance within all budgets" if found.feasible else "the nearest to the budgets"
+        return Proposal(**vars(shown), strategy=self.name, why=f"{why}: {self._certainty(found)}")
+
+    def _without_missed(self, problem: Problem) -> Problem:
+        """Return the problem without the plans that were measured and did not fit."""
+        rows, limits = list(problem.rows), dict(problem.limits)
+        for number, (proposal, seen) in enumerate(self.told):
+            if not self.fits(seen):
+                name = f"{_AGAIN} {number}"
+                rows.append(_sameness(problem, choice_of(problem, proposal.widths), name))
+                limits[name] = len(problem.widths) - 1.0
+        return replace(problem, rows=tuple(rows), limits=limits)
+
+    def _proof(self, found: Allocation) -> str:
+        limits = self.outlook.limits
+        share = max((seen.fullest(limits) for _, seen in self.told if self.fits(seen)), default=0.0)
+        return (
+            f"of all plans within the budgets none keeps more than the one that uses {share:.1%}: "
+            f"{self._certainty(found)}"
+        )
+
+    def _certainty(self, found: Allocation) -> str:
+        if found.optimal:
+            return f"proven by {found.solver}"
+        return f"not proven by {found.solver} (gap {found.gap:.2g})"
+
+
+def _sameness(problem: Problem, choice: dict[str, int], name: str) -> CostRow:
+    """Return a row that counts the groups whose width is that of `choice`."""
+    same = {group: np.zeros(len(problem.widths[group])) for group in choice}
+    for group, position in choice.items():
+        same[group][position] = 1.0
+    return CostRow(name, "groups as measured before", 0.0, same, {})
+
+
+def _shown(problem: Problem, found: Allocation) -> Allocation:
+    """Leave the rows that only steer out of what an allocation says."""
+    known = {row.resource for row in problem.rows}
+    return replace(
+        found,
+        predicted={name: cost for name, cost in found.predicted.items() if name in known},
+        binding=tuple(name for name in found.binding if name in known),
+    )

@@ -1,0 +1,100 @@
+"""What a model's latency is made of: table entries, bytes moved by the rest, and what a profiler says of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.measurement import OperatorTime
+from pipeline.search.shapes import LayerShape, shape_at
+from pipeline.search.table import LatencyTable
+
+if TYPE_CHECKING:
+    from pipeline.graph.groups import DependencyGraph, LiveSet
+
+REST = "rest"  # the time of operators that belong to no layer
+_COMPUTE = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
+_TIMED = ("conv", "linear", "addmm", "batch_norm", "relu", "hardtanh")  # layers, and what fuses into them
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the latency of one model is made of: ms of an empty call, table ms of each shape, and bytes."""
+
+    empty_ms: float
+    shape_ms: Mapping[LayerShape, float]
+    moved_bytes: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measured model: its widths (groups that are missing are whole) and terms, p50 and relative spread.
+
+    `parts` has the ms of each family's operators and of the `REST`.
+    """
+
+    widths: Mapping[str, int]
+    terms: Terms
+    ms: float
+    noise: float
+    parts: Mapping[str, float] | None = None
+
+
+def terms_of(graph: DependencyGraph, table: LatencyTable, widths: Mapping[str, int]) -> Terms:
+    """Return what the latency at `widths` (units kept; missing groups are whole) is made of."""
+    kept = {**graph.widths(), **widths}
+    sums: dict[LayerShape, float] = {}
+    for layer in graph.layers:
+        shape = shape_at(layer, kept)
+        sums[shape] = sums.get(shape, 0.0) + table.lookup(shape)
+    return Terms(table.empty_ms, sums, sum(step.bytes(kept) for step in untimed(graph)))
+
+
+def family(shape: LayerShape) -> str:
+    """Return what a shape has in common with those that differ in their widths only."""
+    sizes = (shape.kernel, shape.stride, shape.dilation, shape.input_hw)
+    style = " depthwise" if 1 < shape.groups == shape.in_width else " grouped" if shape.groups > 1 else ""
+    return f"{shape.kind}{style} " + " ".join(f"{high}x{wide}" for high, wide in sizes)
+
+
+def untimed(graph: DependencyGraph) -> tuple[LiveSet, ...]:
+    """Return the steps of operators that are neither layers of the table nor fused into them."""
+    targets = {node.name: str(node.target) for node in graph.capture.program.graph.nodes}
+    return tuple(
+        step
+        for step in graph.liveness
+        if step.step in targets and not any(word in targets[step.step] for word in _TIMED)
+    )
+
+
+def operator_parts(
+    graph: DependencyGraph,
+    table: LatencyTable,
+    widths: Mapping[str, int],
+    operators: Sequence[OperatorTime],
+    p50_ms: float,
+) -> dict[str, float] | None:
+    """Return the ms of each family's operators, and of the rest; None where operators and layers do not match.
+
+    A profiler's own cost is one for each operator, not a share of its time: what the operators' sum has more (or
+    less) than the unprofiled latency is taken from (or given to) all of them alike. A runtime runs operators in an
+    order of its own and calls them by names of its own, so the slowest one is taken as the layer that the table
+    says is slowest, and so on.
+    """
+    kept = {**graph.widths(), **widths}
+    shapes = [shape_at(layer, kept) for layer in graph.layers if not layer.is_gone(kept)]
+    shapes.sort(key=table.lookup, reverse=True)
+    runs = min((each.calls for each in operators), default=0)
+    if runs == 0:
+        return None
+    total = sum(each.p50_ms * each.calls / runs for each in operators)
+    surplus = (total - p50_ms) / sum(each.calls / runs for each in operators)
+    own = {each.name: max(each.share * total - surplus * each.calls / runs, 0.0) for each in operators}
+    computing = sorted((own[each.name] for each in operators if each.kind in _COMPUTE), reverse=True)
+    if len(computing) != len(shapes) or len(own) != len(operators):
+        return None
+    parts = dict.fromkeys((family(shape) for shape in shapes), 0.0)
+    for shape, ms in zip(shapes, computing, strict=True):
+        parts[family(shape)] += ms
+    return {**parts, REST: sum(own.values()) - sum(computing)}
