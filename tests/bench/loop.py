@@ -1,0 +1,214 @@
+"""Where the loop lands on a device: models, runtimes and budgets, and how many whole-model measurements it took.
+
+    python tests/bench/loop.py --folder DIR [--device emu] [--models resnet20 ds_cnn] [--budgets 70 50 35]
+                               [--runtimes onnxruntime tflite] [--strategy feedback] [--profile FILE]
+
+For each model and runtime the baseline is measured, its layers are timed, and for each budget (per cent of the baseline
+latency) widths are searched as a deploy does before it trains. Each combination is a run in DIR: a bench that was
+stopped goes on where it was. Only ResNet-20 has trained weights (PIPELINE_DATA says where they are); the others learn
+noise for an epoch, so their importance means little; their latency is what it is. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from pipeline.candidate import Candidate
+from pipeline.cli.progress import Terminal
+from pipeline.deploy import measure_baseline
+from pipeline.device.client import DeviceClient
+from pipeline.device.registry import find_device, open_device
+from pipeline.feedback import Feedback
+from pipeline.fit import Fitted, fit
+from pipeline.profile import DeviceProfile, Limit, load_profile
+from pipeline.search import MilpAllocator
+from pipeline.search.shapes import shape_at
+from pipeline.store import Run, Store
+from pipeline.survey import Survey, survey
+from pipeline.task import Task, load_task
+from pipeline.workshop import Workshop
+
+HERE = Path(__file__).resolve().parent
+ROUNDS = 3
+SHAPES = {"resnet8": [3, 32, 32], "mobilenet_v2": [3, 32, 32], "ds_cnn": [1, 49, 10]}
+TASK = """
+[model]
+factory = "{factory}:{model}"
+input_shape = {shape}
+[data]
+source = "npz:{model}.npz"
+validation_share = 0.1
+[baseline]
+epochs = 1
+[recover]
+epochs = 1
+"""
+Line = dict[str, Any]
+
+
+def main() -> None:
+    options = _options()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    profile = load_profile(options.profile or find_device(options.device).profile)
+    lines: list[Line] = []
+    with open_device(options.device) as device:
+        print(f"{device.status().board.model}, {options.strategy}\n")
+        for model in options.models:
+            task = _task(model, options.folder)
+            for runtime in options.runtimes:
+                lines += _combination(options, task, replace(profile, runtime=runtime), device, model)
+    _print(lines, options.window)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--device", default="local")
+    parser.add_argument("--profile")
+    parser.add_argument("--models", nargs="+", default=["resnet20", *SHAPES], choices=["resnet20", *SHAPES])
+    parser.add_argument("--runtimes", nargs="+", default=["onnxruntime", "tflite"])
+    parser.add_argument("--budgets", nargs="+", type=float, default=[70.0, 50.0, 35.0])
+    parser.add_argument("--strategy", default="feedback")
+    parser.add_argument(
+        "--window", type=float, default=97.0, help="per cent of a budget from which on it is used up"
+    )
+    return parser.parse_args()
+
+
+def _task(model: str, folder: Path) -> Task:
+    """Return the task of a model; data that nothing depends on is made up, the same every time."""
+    if model == "resnet20":
+        return load_task("cifar10_resnet20.toml")
+    shape, data = SHAPES[model], folder / f"{model}.npz"
+    if not data.exists():
+        source = np.random.default_rng(0)
+        parts: dict[str, Any] = {}
+        for part, count in (("train", 1200), ("test", 64)):
+            parts[f"x_{part}"] = source.standard_normal((count, *shape)).astype(np.float32)
+            parts[f"y_{part}"] = source.integers(0, 10, count)
+        np.savez(data, **parts)
+    file = folder / f"{model}.toml"
+    file.write_text(TASK.format(model=model, factory=HERE / "loop_models.py", shape=shape))
+    return load_task(str(file))
+
+
+def _combination(
+    options: argparse.Namespace, task: Task, profile: DeviceProfile, device: DeviceClient, model: str
+) -> list[Line]:
+    """Search for every budget of one model under one runtime; the lines of the table."""
+    with _run(options.folder, f"{options.device} {model} {profile.runtime} {options.strategy}") as run:
+        console = Console(stderr=True, highlight=False)
+        console.print(f"{model}, {profile.runtime}")
+        shop = Workshop(run, task, profile, device, Terminal(console))
+        shop.settle_threads()
+        baseline = measure_baseline(shop)
+        ground = survey(shop, baseline)
+        lines = []
+        for number, share in enumerate(options.budgets):
+            budget = share / 100 * baseline.measurement.latency_ms.p50
+            fitted = fit(
+                shop,
+                baseline,
+                ground,
+                (Limit("latency", budget, "p50", f"{share:g}%"),),
+                Feedback().learn(ground, baseline),
+                MilpAllocator(),
+                first=1 + 10 * number,
+                rounds=ROUNDS,
+                strategy=options.strategy,
+            )
+            found = _line(share, budget, baseline, ground, fitted)
+            lines.append({"model": model, "runtime": profile.runtime, **found})
+        return lines
+
+
+@contextmanager
+def _run(folder: Path, name: str) -> Iterator[Run]:
+    """Make the run of a combination, or go on with it."""
+    index, store = folder / "runs.json", Store(folder / "store")
+    known = json.loads(index.read_text()) if index.exists() else {}
+    run = store.open(known[name]) if name in known else store.create({"bench": name})
+    index.write_text(json.dumps({**known, name: run.id}, indent=2))
+    try:
+        yield run
+    finally:
+        run.close()
+
+
+def _line(share: float, budget: float, baseline: Candidate, ground: Survey, fitted: Fitted) -> Line:
+    measured = [each.measurement.latency_ms.p50 for each in fitted.candidates]
+    dense, whole = baseline.measurement.latency_ms.p50, _macs(ground, ground.full())
+
+    def errors(predicted: Iterator[float]) -> list[float]:
+        return [100 * abs(guess / found - 1) for guess, found in zip(predicted, measured, strict=True)]
+
+    return {
+        "budget": share,
+        "baseline_ms": dense,
+        "shapes": len(ground.table.entries),
+        "landed": None if fitted.best is None else 100 * fitted.best.measurement.latency_ms.p50 / budget,
+        "each": [100 * found / budget for found in measured],
+        "table": errors(each.table_ms or math.nan for each in fitted.candidates),
+        "corrected": errors(each.calibrated_ms or math.nan for each in fitted.candidates),
+        "macs": errors(dense * _macs(ground, each.widths) / whole for each in fitted.candidates),
+        "why": fitted.why,
+        "flags": sorted({flag for each in fitted.candidates for flag in each.measurement.flags}),
+    }
+
+
+def _macs(ground: Survey, widths: Mapping[str, int]) -> float:
+    """Return the multiplications of the layers that the table times."""
+    kept = {**ground.full(), **widths}
+    total = 0.0
+    for layer in ground.graph.layers:
+        shape = shape_at(layer, kept)
+        if shape.kind != "gone":
+            places = shape.input_hw[0] if shape.kind == "linear" else math.prod(shape.output_hw)
+            total += shape.out_width * places * shape.in_width / shape.groups * math.prod(shape.kernel)
+    return total
+
+
+def _print(lines: list[Line], window: float) -> None:
+    print(
+        "| model | runtime | baseline, ms | shapes | budget | landed at, % of it | measurements | each, % | off by, %: "
+        "table alone | corrected | MACs | why it ended |\n|---|---|---:|---:|---:|---:|---:|---|---|---|---|---|"
+    )
+    for line in lines:
+        landed = "none" if line["landed"] is None else f"{line['landed']:.2f}"
+        keys = ("each", "table", "corrected", "macs")
+        parts = [", ".join(f"{value:.2f}" for value in line[key]) for key in keys]
+        print(
+            f"| {line['model']} | {line['runtime']} | {line['baseline_ms']:.4g} | {line['shapes']} | "
+            f"{line['budget']:g} % | {landed} | {len(line['each'])} | {' | '.join(parts)} | {line['why']} |"
+        )
+    good = [line for line in lines if line["landed"] is not None and window <= line["landed"] <= 100]
+    print(f"\nin [{window:g} %, 100 %]: {len(good)} of {len(lines)}")
+    for key in ("table", "corrected", "macs"):
+        if first := [line[key][0] for line in lines if line[key]]:
+            print(
+                f"first plan's prediction, {key}: off by {statistics.median(first):.2f} % (at most {max(first):.2f} %)"
+            )
+    if later := [line["corrected"][1] for line in lines if len(line["corrected"]) > 1]:
+        print(
+            f"second plan's, corrected: off by {statistics.median(later):.2f} % (at most {max(later):.2f} %)"
+        )
+    flagged = {flag for line in lines for flag in line["flags"]}
+    print(f"flags: {', '.join(sorted(flagged)) or 'none'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
