@@ -15,7 +15,7 @@ TOGETHER = {
 }  # one board, one deploy, one bench of devices, one set of images
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Name each test's group for `--dist loadgroup`: its folder where that shares something, else its file."""
     for item in items:
