@@ -34,7 +34,7 @@ lint: $(VENV)/.developing
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder
 
 test-fast: $(VENV)/.developing
 	$(BIN)/python -m pytest -m "not slow"

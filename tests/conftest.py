@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import signal
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
 
 import pytest
 
-HERE = Path(__file__).parent
 TOGETHER = {
     "board",
     "deploy",
@@ -15,10 +17,22 @@ TOGETHER = {
 }  # one board, one deploy, one bench of devices, one set of images
 
 
-@pytest.hookimpl(tryfirst=True)  # before the groups are read
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Name each test's group for `--dist loadgroup`: its folder where that shares something, else its file."""
-    for item in items:
-        place = item.path.relative_to(HERE)
-        group = place.parts[0] if place.parts[0] in TOGETHER else str(place)
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.fixture(autouse=True, scope="session")
+def _ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C interrupt, as on a terminal: a shell has its background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which is there where `-n` is used
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each process whole files, or whole folders where their tests share something."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByPlace(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = PurePosixPath(nodeid.split("::", 1)[0])
+            return str(file.parent) if file.parent.name in TOGETHER else str(file)
+
+    return ByPlace(config, log)

@@ -27,4 +27,4 @@ class Patience:
 
 
 ONCE = Patience(tries=1)
-PATIENT = Patience(tries=8)  # half a minute in all
+PATIENT = Patience(tries=11)  # three quarters of a minute in all: a board that reboots is back by then

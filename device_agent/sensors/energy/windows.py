@@ -23,6 +23,8 @@ __all__ = ["EnergyFigures", "Sampler", "Window", "integrate", "measure"]
 
 Tell = Callable[[dict[str, Any]], None]
 
+_ROUNDING = 1e-9  # of the gross energy: a net figure below it is what floating-point numbers left over
+
 
 @dataclass(frozen=True)
 class Window:
@@ -154,6 +156,8 @@ def _figures(
     net_mj = None
     if gross_mj is not None and idle_mw is not None:
         net_mj = gross_mj - idle_mw * median([window.duration_s / window.inferences for window in valid])
+        if abs(net_mj) < _ROUNDING * gross_mj:
+            net_mj = 0.0
     return EnergyFigures(
         method=sensor.method,
         estimated=sensor.estimated,
