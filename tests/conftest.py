@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
 
+_AS_STARTED = int(os.environ.get("OMP_NUM_THREADS") or 0) or len(os.sched_getaffinity(0))
 TOGETHER = {
     "board",
     "deploy",
@@ -23,6 +26,16 @@ def _ctrl_c() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """Give torch back the threads that a test took from it: results depend on their number, bit for bit."""
+    before = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None
+    yield
+    if "torch" in sys.modules:
+        torch = sys.modules["torch"]
+        torch.set_num_threads(before or _AS_STARTED or torch.get_num_threads())
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which is there where `-n` is used

@@ -26,6 +26,7 @@ HELLO_S = 60.0
 _HELLO = 0  # the id under which the answer to the hello is filed
 _WRITER_END_S = 2.0
 _TEXT_BYTES = 200
+_SPOILED = "bad_frame"  # what the agent calls a stream that it does not understand
 
 
 class Link:
@@ -238,7 +239,10 @@ class Pending:
 
     def _unpack(self, header: Json) -> Json:
         if "error" in header:
-            raise agent_error(header["error"])
+            error = agent_error(header["error"])
+            if error.code == _SPOILED:  # we send whole frames only: it was cut on its way
+                raise self._link.failure(f"the agent heard but a part: {error.message}") from error
+            raise error
         result = header["result"]
         if not isinstance(result, dict):
             raise self._link.failure(f"the answer to {self._method!r} is not an object")

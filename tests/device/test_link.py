@@ -10,7 +10,7 @@ from device_models import Script, ScriptedTransport
 
 from device_agent.wire import read_frame, write_frame
 from pipeline.device.link import Link
-from pipeline.errors import AgentError, TransportError
+from pipeline.errors import AgentError, LinkLostError, TransportError
 
 
 def greet(source: BinaryIO, sink: BinaryIO) -> None:
@@ -141,7 +141,7 @@ def test_an_error_about_the_connection_reaches_who_waits() -> None:
         write_frame(sink, {"error": {"code": "bad_frame", "message": "the connection is closed", "hint": ""}})
 
     link = Link(ScriptedTransport(answering(reply)))
-    with pytest.raises(AgentError, match="the connection is closed"):
+    with pytest.raises(LinkLostError, match="heard but a part: the connection is closed"):
         link.start("status", {}).result(10)
     link.close()
 

@@ -198,7 +198,9 @@ def test_killed_at_any_step_the_old_agent_answers_and_the_next_try_ends_it(board
         killer = Watch(lambda step, at=at: kill(board.path("/opt/device-agent/lock")) if step == at else None)
         with contextlib.suppress(LinkLostError):  # the last step may have been quicker
             install(shell, watch=killer)
-        assert len(killer.steps) == at + 1
+        assert (
+            at < len(killer.steps) <= at + 2
+        )  # a quick step may be over, and the next one told, before the kill
         assert answers(board) in (before, version)
         install(shell)
         assert answers(board) == version

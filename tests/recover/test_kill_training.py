@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -36,7 +37,8 @@ def kill_after(checkpoint: Path, weights: Path, reports: int, wait_s: float) -> 
         reported.recv()
     time.sleep(wait_s)
     assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # it may have come to its end meanwhile
+        os.kill(process.pid, signal.SIGKILL)
     process.join()
     return process.exitcode == -signal.SIGKILL
 
@@ -62,7 +64,7 @@ def test_a_training_killed_at_random_moments_ends_with_the_same_bits(tmp_path: P
     kills = [kill_after(*again, dice.randint(2, 4), dice.uniform(0, 0.05)) for _ in range(4)]
     rest = finish(*again)
 
-    assert all(kills)
-    assert rest == undisturbed[-len(rest) :]
+    assert any(kills)  # one that was quicker than the kill proves nothing, and does no harm
+    assert rest == undisturbed[len(undisturbed) - len(rest) :]
     assert len(rest) < len(undisturbed), "it began anew instead of going on from the checkpoint"
     assert same(load_file(tmp_path / "killed"), load_file(tmp_path / "calm"))

@@ -307,5 +307,9 @@ def test_who_measures_waits_for_the_turn_too_and_is_told_so(model: Path) -> None
     SimulatedDevice(board).measure(
         model, runtime="onnxruntime", threads=1, protocol=MeasuringProtocol(), on_event=events.append
     )
-    assert events[0] == {"phase": "waiting", "ahead": 1, "holder": "somebody"}
+    assert next(event for event in events if event["phase"] != "sending") == {
+        "phase": "waiting",
+        "ahead": 1,
+        "holder": "somebody",
+    }
     assert board.clock.now_s > 100.0
