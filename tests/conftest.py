@@ -31,11 +31,9 @@ def _ctrl_c() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _threads() -> Iterator[None]:
     """Give torch back the threads that a test took from it: results depend on their number, bit for bit."""
-    before = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None
     yield
     if "torch" in sys.modules:
-        torch = sys.modules["torch"]
-        torch.set_num_threads(before or _AS_STARTED or torch.get_num_threads())
+        sys.modules["torch"].set_num_threads(_AS_STARTED)
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which is there where `-n` is used

@@ -12,7 +12,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "simulators"))
 
-from conftest import Home, make_home
+from deploy_home import Home, make_home
 from device import Behaviour, Hardware, PowerSensor, SimulatedBoard, SimulatedDevice
 
 from pipeline.candidate import Built, Candidate

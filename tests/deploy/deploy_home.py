@@ -1,0 +1,195 @@
+"""A user's home with a small real model, a task and a profile, in which `pipeline deploy` runs as that user would."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+TASK = """
+name = "small-digits"
+seed = 3
+
+[model]
+factory = "small_net.py:build"
+input_shape = [1, 8, 8]
+
+[data]
+source = "digits"
+validation_share = 0.2
+
+[preprocess]
+scale = 0.0625
+mean = [0.5]
+std = [0.5]
+
+[baseline]
+epochs = 6
+batch_size = 64
+learning_rate = 0.1
+
+[recover]
+epochs = 3
+batch_size = 64
+learning_rate = 0.05
+distill_weight = 0.5
+"""
+
+NET = '''
+"""A residual network that is large enough to be timed and small enough to be trained in seconds."""
+
+from torch import Tensor, nn
+
+
+class Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))) + x)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 64, 3, padding=1)
+        self.one = Block(64)
+        self.two = Block(64)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.two(self.one(self.stem(x)))
+        return self.head(self.pool(x).flatten(1))
+
+
+def build() -> nn.Module:
+    return Net()
+'''
+
+PROFILE = """
+[board]
+model = "the machine that runs the tests"
+power_sensor = "none"
+
+[runtime]
+name = "onnxruntime"
+threads = 1
+
+[budgets]
+latency = "60%"
+
+[accuracy]
+max_drop = 10.0
+
+[measuring]
+min_duration_s = 0.5
+warmup_max_s = 1.0
+"""
+
+
+@dataclass(frozen=True)
+class Home:
+    """A user's home of its own: state, cache and configuration; and the task and profile to use in it."""
+
+    folder: Path
+
+    @property
+    def task(self) -> Path:
+        return self.folder / "task.toml"
+
+    @property
+    def profile(self) -> Path:
+        return self.folder / "quick.toml"
+
+    @property
+    def agent_state(self) -> Path:
+        return self.folder / "state" / "pipeline" / "devices" / "local"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        names = {"XDG_STATE_HOME": "state", "XDG_CACHE_HOME": "cache", "XDG_CONFIG_HOME": "config"}
+        places = {name: str(self.folder / part) for name, part in names.items()}
+        return {**os.environ, **places, "HOME": str(self.folder), "COLUMNS": "100"}
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "pipeline", *arguments]
+
+    def deploy_arguments(self, *arguments: str) -> tuple[str, ...]:
+        return (
+            "deploy",
+            "--device",
+            "local",
+            "--task",
+            str(self.task),
+            "--profile",
+            str(self.profile),
+            *arguments,
+        )
+
+    def deploy(self, *arguments: str) -> list[str]:
+        return self.command(*self.deploy_arguments(*arguments))
+
+    def start_deploy(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start `pipeline deploy` of the small task, its output line by line, as at a terminal."""
+        return subprocess.Popen(
+            self.deploy(*arguments),
+            env={**self.environment, "PYTHONUNBUFFERED": "1"},
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=_heed_ctrl_c,
+        )
+
+    def time_a_deploy(self, *arguments: str) -> float:
+        """Return the seconds that a whole deploy takes in a home of its own."""
+        import shutil
+        import time
+
+        other = Home(self.folder.with_name(f"{self.folder.name}-timed"))
+        shutil.copytree(self.folder, other.folder, symlinks=True)
+        start = time.monotonic()
+        assert other.run_deploy(*arguments).returncode == 0
+        return time.monotonic() - start
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `pipeline` with these arguments to its end."""
+        return self._run(self.command(*arguments))
+
+    def run_deploy(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `pipeline deploy` of the small task to its end."""
+        return self._run(self.deploy(*arguments))
+
+    def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            env=self.environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
+
+
+def _heed_ctrl_c() -> None:
+    """For a child process: take SIGINT as at a terminal, also where a background shell has it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def make_home(folder: Path) -> Home:
+    folder.mkdir(parents=True, exist_ok=True)
+    home = Home(folder)
+    home.task.write_text(TASK)
+    home.profile.write_text(PROFILE)
+    (folder / "small_net.py").write_text(NET)
+    return home
