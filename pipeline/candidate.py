@@ -7,17 +7,18 @@ from dataclasses import dataclass
 
 from pipeline.measurement import Measurement
 from pipeline.profile import Limit, reached
+from pipeline.variant import Variant
 
 
 @dataclass(frozen=True)
 class Built:
     """The files of a candidate (names within the run's folder) and its size in parameters.
 
-    `plan` is `None` for the baseline, which nothing was taken from.
+    `plans` took something from the model, one after the other; there are none for the baseline.
     """
 
     weights: str
-    plan: str | None
+    plans: tuple[str, ...]
     model: str
     parameters: int
 
@@ -26,13 +27,14 @@ class Built:
 class Candidate:
     """A measured model.
 
-    `stage` is baseline, fit (before recovery) or recovered. `table_ms` is the latency that the device's table alone
-    predicted, `calibrated_ms` the prediction after feedback from earlier measurements. Accuracy is in percent of the
-    validation split.
+    `stage` is baseline, fit (before recovery) or recovered, `variant` how it is run. `table_ms` is the latency that the
+    device's table alone predicted, `calibrated_ms` the prediction after feedback from earlier measurements. Accuracy is
+    in percent of the validation split.
     """
 
     name: str
     stage: str
+    variant: Variant
     built: Built
     widths: dict[str, int]
     table_ms: float | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from pipeline.deploy import Record, deploy
 from pipeline.device.client import BoardStatus, Device
 from pipeline.errors import InfeasibleError, PipelineError
+from pipeline.method import AS_USUAL, Method
 from pipeline.profile import DeviceProfile
 from pipeline.replay import Replay
 from pipeline.report.summary import RunSummary, to_json
@@ -29,6 +30,7 @@ class Order:
     task: Task
     profile: DeviceProfile
     replay: str | None = None
+    method: Method = AS_USUAL
 
     def to_config(self) -> dict[str, Any]:
         """Return the order as plain data for the store."""
@@ -37,6 +39,7 @@ class Order:
             "task": task_record(self.task),
             "profile": TypeAdapter(DeviceProfile).dump_python(self.profile, mode="json"),
             "replay": self.replay,
+            "method": asdict(self.method),
         }
 
     @classmethod
@@ -47,6 +50,7 @@ class Order:
             task=task_from_record(config["task"]),
             profile=TypeAdapter(DeviceProfile).validate_python(config["profile"]),
             replay=config["replay"],
+            method=Method(**config.get("method", {})),
         )
 
 
@@ -66,7 +70,7 @@ def conduct(run: Run, order: Order, device: Device, watch: Watch) -> RunSummary:
     record = Record()
     ending = Ending("failed", "ended unexpectedly")
     try:
-        deploy(shop, record)
+        deploy(shop, record, order.method)
         ending = Ending("met", "the budgets are met as measured, and the model is active")
     except InfeasibleError as error:
         ending = Ending("infeasible", error.message)

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from pipeline.data.preprocess import apply
-from pipeline.deploy import FIT_ROUNDS
 from pipeline.graph import trace
+from pipeline.method import Method
 from pipeline.profile import DeviceProfile
 from pipeline.search import expected_shapes, searchable
 from pipeline.task import Recipe, Splits, Task
@@ -33,21 +33,23 @@ class Estimate:
     other_s: float
 
 
-def estimate(task: Task, profile: DeviceProfile, *, train_baseline: bool) -> Estimate:
+def estimate(task: Task, profile: DeviceProfile, method: Method, *, train_baseline: bool) -> Estimate:
     """Trace the model and time one training step of it; the device is not touched."""
     model, splits = task.build_model(), task.load_data()
     graph = searchable(trace(model, apply(task.preprocess, splits.validation.inputs[:1])))
-    layers = expected_shapes(graph)
+    variants = 1 + len(profile.also)
+    layers = variants * expected_shapes(graph)
     recipes = [task.recover_recipe]
     if train_baseline and task.baseline_recipe is not None:
         recipes.append(task.baseline_recipe)
-    measured = 2 + FIT_ROUNDS
+    several = method.cuts > 1  # then each cut is fitted beside the whole way
+    measured = variants * (1 + method.rounds) + method.cuts * (1 + several * method.rounds)
     once = profile.measuring.min_duration_s + profile.measuring.warmup_max_s
     return Estimate(
         groups=len(graph.choosable),
         frozen=len(graph.frozen),
         layer_models=layers,
-        measurements_least=3,
+        measurements_least=2 * variants + method.cuts * (1 + several),
         measurements_most=measured,
         epochs=sum(recipe.epochs for recipe in recipes),
         training_s=sum(_training_seconds(model, task, splits, recipe) for recipe in recipes),

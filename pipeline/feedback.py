@@ -66,7 +66,7 @@ class Feedback:
             correction=self.correction.with_point(point),
             tail_ratio=tuple(tails),
             memory_offset_bytes=0.0 if peak is None else peak - ground.peak_bytes(widths),
-            file_offset_bytes=measured.file_bytes - ground.weight_bytes(widths),
+            file_offset_bytes=measured.file_bytes - ground.file_bytes(widths),
             power_w=self.power_w if energy is None else energy / p50,
             margin=max(self.margin, min(measured.steadiness / 2, LARGEST_MARGIN)),
         )
@@ -109,11 +109,11 @@ class Feedback:
         latency = latency_row(graph, table, kept, widths, self.correction)
         offsets = {"file": self.file_offset_bytes, "model_peak": self.memory_offset_bytes}
         rows: list[CostRow] = [latency]
-        rows += [
-            replace(row, constant=row.constant + offsets[row.resource])
-            for row in bare.rows
-            if row.resource in offsets
-        ]
+        shares = {"file": ground.file_share, "model_peak": 1.0}
+        for row in bare.rows:
+            if row.resource in offsets:
+                stored = scaled(row, shares[row.resource], row.resource, row.name)
+                rows.append(replace(stored, constant=stored.constant + offsets[row.resource]))
         if self.power_w:
             rows.append(scaled(latency, self.power_w, "energy", ENERGY_ROW))
         return Problem(bare.widths, bare.kept, tuple(rows), self.predicted_limits(limits))

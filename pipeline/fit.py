@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.candidate import Built, Candidate, nearest
-from pipeline.errors import DeviceError, InfeasibleError, InputError
+from pipeline.candidate import Built, Candidate
+from pipeline.errors import DeviceError, InputError
 from pipeline.feedback import Corrected, Feedback
 from pipeline.profile import Limit
 from pipeline.search import Allocator, kept_indices
@@ -22,7 +22,7 @@ from pipeline.search.strategies import (
     Start,
     Strategy,
 )
-from pipeline.survey import Survey
+from pipeline.survey import Survey, loss_at
 from pipeline.watch import Advance
 from pipeline.workshop import Workshop
 
@@ -54,7 +54,7 @@ class End:
 
 def fit(
     shop: Workshop,
-    baseline: Candidate,
+    start: Candidate,
     ground: Survey,
     limits: Sequence[Limit],
     feedback: Feedback,
@@ -66,34 +66,35 @@ def fit(
 ) -> Fitted:
     """Run up to `rounds` rounds of ask → slim → convert → push → measure → tell; each is a few recorded steps.
 
-    `first` is the number of the first round; `allocator` serves the default strategy alone.
+    Widths are taken from `start`. `first` is the number of the first round; `allocator` serves the default strategy
+    alone.
 
     Raises:
         DeviceError: a budget is on something that the device could not measure.
         InputError: there is no such strategy.
     """
-    _require_measured(baseline, limits)
-    loss = _Loss(shop, baseline.built, ground) if strategy in LOOK_AT_LOSS else None
+    _require_measured(start, limits)
+    loss = _Loss(shop, start.built, ground) if strategy in LOOK_AT_LOSS else None
     outlook = Corrected(ground, tuple(limits), feedback)
     search = _search(strategy, Start(outlook, rounds, shop.task.seed, loss), allocator)
     tried: list[Candidate] = []
     merits: list[float] = []
     binding: tuple[str, ...] = ()
     end = f"search from fit {first}: end"
-    most = shop.run.step(end, End, _unreachable).rounds if shop.run.has(end) else rounds
+    most = shop.note(end, End, _unreachable).rounds if shop.has(end) else rounds
     for number in range(first, first + most):
         name = f"fit {number}"
         proposal = _ask(shop, search, name)
         if proposal is None:
             break
         binding = proposal.binding
-        candidate = _measure(shop, baseline.built, outlook, proposal, name)
+        candidate = _measure(shop, start, outlook, proposal, name)
         tried.append(candidate)
         seen = Seen(candidate.measurement, None if loss is None else loss.recorded(name, proposal.widths))
         merits.append(proposal.kept_importance if seen.loss is None else -seen.loss)
         search.tell(proposal, seen)
         outlook = outlook.learn(proposal.widths, seen)
-    ended = shop.run.step(end, End, lambda: End(len(tried), _reason(search)))
+    ended = shop.note(end, End, lambda: End(len(tried), _reason(search)))
     shop.watch.say(f"search ended: {ended.why}")
     fitting = [number for number, candidate in enumerate(tried) if candidate.meets(limits)]
     best = tried[max(fitting, key=lambda number: merits[number])] if fitting else None
@@ -117,18 +118,18 @@ def _ask(shop: Workshop, search: Strategy, name: str) -> Proposal | None:
         return None
 
 
-def _measure(shop: Workshop, baseline: Built, outlook: Corrected, proposal: Proposal, name: str) -> Candidate:
+def _measure(
+    shop: Workshop, start: Candidate, outlook: Corrected, proposal: Proposal, name: str
+) -> Candidate:
     ground, widths = outlook.ground, proposal.widths
     plan = ground.graph.plan(kept_indices(ground.importance, widths))
-    built = shop.step(
-        f"{name}: slim and convert", Built, lambda _: shop.slim(baseline, plan, name.replace(" ", "-"))
-    )
+    built = shop.step(f"{name}: slim and convert", Built, lambda _: shop.slim(start.built, plan, name))
     expected_ms = outlook.feedback.predict_ms(ground, widths)
     candidate = shop.candidate(
         name,
         "fit",
         built,
-        widths=widths,
+        widths={**start.widths, **widths},
         table_ms=ground.table_ms(widths),
         calibrated_ms=expected_ms,
         kept_importance=proposal.kept_importance,
@@ -155,26 +156,25 @@ def _reason(search: Strategy) -> str:
 
 @dataclass(frozen=True)
 class _Loss:
-    """The loss on the calibration batches of the model cut to some widths; nothing is converted or measured."""
+    """The loss on the calibration batches of the model cut to some widths."""
 
     shop: Workshop
-    baseline: Built
+    start: Built
     ground: Survey
 
     def __call__(self, widths: Mapping[str, int]) -> float:
-        plan = self.ground.graph.plan(kept_indices(self.ground.importance, widths))
-        return self.shop.calibration_loss(self.shop.slimmed(self.baseline, plan))
+        return loss_at(self.shop, self.ground, self.start, widths)
 
     def recorded(self, name: str, widths: Mapping[str, int]) -> float:
         """Return the loss at `widths`: a step of the run."""
         return self.shop.step(f"{name}: loss", float, lambda _: self(widths))
 
 
-def _require_measured(baseline: Candidate, limits: Sequence[Limit]) -> None:
+def _require_measured(start: Candidate, limits: Sequence[Limit]) -> None:
     """Refuse budgets that no measurement can ever meet, before anything is searched."""
-    for resource, share in baseline.used(limits).items():
+    for resource, share in start.used(limits).items():
         if share == float("inf"):
-            reason = baseline.measurement.missing.get(MISSING.get(resource, resource), "not measured")
+            reason = start.measurement.missing.get(MISSING.get(resource, resource), "not measured")
             raise DeviceError(
                 f"the budget for {resource} can't be held: the device could not measure the baseline's ({reason})",
                 hint="drop this budget, or run on a device that measures it",
@@ -183,17 +183,3 @@ def _require_measured(baseline: Candidate, limits: Sequence[Limit]) -> None:
 
 def _unreachable() -> End:
     raise AssertionError("a finished step must not run again")
-
-
-def closest_miss(
-    candidates: Sequence[Candidate], limits: Sequence[Limit], binding: Sequence[str]
-) -> InfeasibleError:
-    """Say which budget is in the way, and how near the nearest measured candidate came."""
-    near = nearest(candidates, limits)
-    missed = near.overruns(limits)
-    resources = ", ".join(dict.fromkeys((*missed, *binding))) or "latency"
-    detail = ", ".join(f"{name} {100 * share:.1f} % over" for name, share in missed.items())
-    return InfeasibleError(
-        f"the budgets can't be met: {resources} is in the way; nearest measured is {near.name!r} ({detail})",
-        hint="loosen that budget, or start from a smaller model",
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
@@ -19,12 +19,12 @@ from pipeline.profile_file import (
     Percentile,
     ProfileFile,
     Resource,
-    RuntimeName,
     share_of,
     share_rule,
 )
 from pipeline.resources import shipped_file, shipped_names
 from pipeline.toml_files import check, closest, read_toml, show
+from pipeline.variant import SPELLING, RuntimeName, Storage, Variant, parse_variant
 
 __all__ = [
     "UNITS",
@@ -35,6 +35,7 @@ __all__ = [
     "Resource",
     "load_profile",
     "parse_accuracy",
+    "parse_also",
     "parse_budget",
     "reached",
     "with_overrides",
@@ -116,7 +117,10 @@ class AccuracyFloor:
 
 @dataclass(frozen=True)
 class DeviceProfile:
-    """One kind of board: facts, runtime, default budgets, accuracy, measuring; read from `source`."""
+    """One kind of board: facts, runtime, default budgets, accuracy, measuring; read from `source`.
+
+    `also` are the variants that a deploy measures beside the profile's own, to choose the best.
+    """
 
     name: str
     board: dict[str, str | int | float]
@@ -126,6 +130,17 @@ class DeviceProfile:
     accuracy: AccuracyFloor
     measuring: MeasuringProtocol
     source: str
+    storage: Storage = "fp32"
+    also: tuple[Variant, ...] = ()
+
+    @property
+    def variant(self) -> Variant:
+        """How this profile runs a model."""
+        return Variant(self.runtime, self.threads, self.storage)
+
+    def running(self, variant: Variant) -> DeviceProfile:
+        """Return the profile of the same board that runs a model as `variant` says."""
+        return replace(self, runtime=variant.runtime, threads=variant.threads, storage=variant.storage)
 
 
 def reached(resource: Resource, measurement: Measurement, percentile: str = "p50") -> float | None:
@@ -159,7 +174,13 @@ def load_profile(name_or_path: str) -> DeviceProfile:
         accuracy=AccuracyFloor(**checked.accuracy.model_dump()),
         measuring=_measuring(MeasuringProtocol(**checked.measuring.model_dump()), budgets),
         source=str(path),
+        storage=checked.runtime.storage,
+        also=_distinct(map(parse_variant, checked.runtime.also)),
     )
+
+
+def _distinct(variants: Iterable[Variant]) -> tuple[Variant, ...]:
+    return tuple(dict.fromkeys(variants))
 
 
 def _measuring(protocol: MeasuringProtocol, budgets: Sequence[Budget]) -> MeasuringProtocol:
@@ -199,8 +220,11 @@ def with_overrides(
     runtime: str | None,
     threads: int | None,
     accuracy: AccuracyFloor | None = None,
+    also: Sequence[Variant] = (),
 ) -> DeviceProfile:
     """Return the profile as the flags change it: a budget replaces the profile's on the same resource.
+
+    Variants replace all those of the profile.
 
     Raises:
         ProfileError: two budgets for one resource, energy on a board without a sensor, unknown runtime, more
@@ -223,7 +247,22 @@ def with_overrides(
         accuracy=accuracy or profile.accuracy,
         runtime=profile.runtime if runtime is None else _known_runtime(runtime),
         threads=profile.threads if threads is None else _possible_threads(threads, profile),
+        also=_distinct(also) or profile.also,
     )
+
+
+def parse_also(text: str, profile: DeviceProfile) -> Variant:
+    """Read a variant given by flag: "tflite", "onnxruntime:4", "tflite:1:fp16".
+
+    Raises:
+        ProfileError: it is none, or has more threads than the board has cores.
+    """
+    try:
+        variant = parse_variant(text)
+    except ValueError:
+        raise ProfileError(f"variant {show(text)}; allowed: {SPELLING}") from None
+    _possible_threads(variant.threads, profile)
+    return variant
 
 
 def parse_accuracy(max_drop: float | None, floor: float | None) -> AccuracyFloor | None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Literal, TypeGuard, cast
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline.measurement import MeasuringProtocol as Defaults
 from pipeline.toml_files import Table, show
+from pipeline.variant import MOST_THREADS, SPELLING, RuntimeName, Storage, parse_variant
 
 Resource = Literal["latency", "model_peak", "file", "energy"]
-RuntimeName = Literal["onnxruntime", "tflite"]
 Percentile = Literal["p50", "p90", "p95", "p99"]
 
 UNITS: dict[Resource, str] = {"latency": "ms", "model_peak": "MB", "file": "MB", "energy": "mJ"}
@@ -65,7 +66,18 @@ class RuntimeTable(Table):
     """What runs the model on the board."""
 
     name: RuntimeName = Field(default="onnxruntime", description='"onnxruntime" or "tflite"')
-    threads: int = Field(default=1, ge=1, le=256, description="a whole number from 1 to 256")
+    threads: int = Field(default=1, ge=1, le=MOST_THREADS, description="a whole number from 1 to 256")
+    storage: Storage = Field(default="fp32", description='"fp32", or "fp16" for weights in half precision')
+    also: list[str] = Field(
+        default=[], description=f"a list of variants to choose from by measurement, each {SPELLING}"
+    )
+
+    @field_validator("also")
+    @classmethod
+    def _are_variants(cls, also: list[str]) -> list[str]:
+        for text in also:
+            parse_variant(text)
+        return also
 
 
 class BudgetsTable(Table):
@@ -191,6 +203,10 @@ class ProfileFile(Table):
         cores, threads = board.get("cores"), runtime.get("threads")
         if _number(cores) and _number(threads) and threads > cores >= 1:
             yield f"runtime.threads: found {threads}; allowed: 1 to {cores} (board.cores)"
+        for text in _texts(runtime.get("also")):
+            with suppress(ValueError):
+                if _number(cores) and parse_variant(text).threads > cores >= 1:
+                    yield f"runtime.also: found {show(text)}; allowed: 1 to {cores} threads (board.cores)"
         memory, peak = board.get("memory_mb"), budgets.get("model_peak_mb")
         if _number(memory) and _number(peak) and peak > memory > 0:
             yield f"budgets.model_peak_mb: found {peak:g}; allowed: up to {memory:g} (board.memory_mb)"
@@ -199,6 +215,10 @@ class ProfileFile(Table):
 def _table(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     inner = raw.get(name)
     return inner if isinstance(inner, Mapping) else {}
+
+
+def _texts(value: object) -> list[str]:
+    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
 
 
 def _number(value: object) -> TypeGuard[int | float]:

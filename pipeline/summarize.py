@@ -18,12 +18,12 @@ from pipeline.report.summary import (
     BundleLine,
     Candidate,
     FixedLine,
-    GroupLine,
     LayerLine,
     RunSummary,
     RuntimeLine,
     Stage,
     StepLine,
+    VariantLine,
 )
 from pipeline.store import Run
 from pipeline.survey import TABLE_STEP, Survey
@@ -53,6 +53,8 @@ def summarize(
     steps = run.store.steps(run.id)
     winner = record.recovered if ending.status == "met" else None
     near = _nearest(record)
+    outcome = winner or near
+    ground = _ground(record, outcome)
     return RunSummary(
         run=run.id,
         created=run.created,
@@ -61,19 +63,20 @@ def summarize(
         task=task.name,
         device=device,
         profile=profile.name,
-        runtime=_runtime(profile, record),
+        runtime=_runtime(profile, outcome or record.baseline),
         board=dict(asdict(board)["board"]),
-        budgets=_budgets(profile, record, winner or near),
+        budgets=_budgets(profile, record, outcome),
         accuracy=_accuracy(task, profile, record),
         baseline=_candidate(record.baseline, record) if record.baseline else None,
         reached=_candidate(winner, record) if winner else None,
         nearest=_candidate(near, record) if near and not winner else None,
         candidates=tuple(_candidate(each, record) for each in record.candidates),
-        layers=_layers(record.survey, winner or near),
-        groups=_groups(record.survey, winner or near),
-        fixed=_fixed(record.survey),
+        variants=_variants(record, winner),
+        layers=_layers(_whole(record, outcome), ground, outcome),
+        groups=explain(ground, outcome.widths) if ground is not None and outcome is not None else (),
+        fixed=_fixed(ground),
         device_measurements=sum(": measure" in step.name for step in steps),
-        table_entries=len(record.survey.table.entries) if record.survey else 0,
+        table_entries=len(ground.table.entries) if ground else 0,
         bundle=_bundle(record, winner),
         agreement=_agreement(record),
         steps=tuple(StepLine(step.name, step.seconds) for step in steps),
@@ -88,9 +91,44 @@ def _nearest(record: Record) -> measured.Candidate | None:
     return measured.nearest(record.candidates[1:], record.limits) if len(record.candidates) > 1 else None
 
 
-def _runtime(profile: DeviceProfile, record: Record) -> RuntimeLine:
-    version = record.baseline.measurement.runtime_version if record.baseline else None
-    return RuntimeLine(profile.runtime, version, profile.threads)
+def _ground(record: Record, outcome: measured.Candidate | None) -> Survey | None:
+    """Return what the outcome was chosen on, or what is known of the whole model before there is one."""
+    if outcome is not None and outcome.name in record.surveys:
+        return record.surveys[outcome.name]
+    return next(iter(record.surveys.values()), None)
+
+
+def _whole(record: Record, outcome: measured.Candidate | None) -> Survey | None:
+    """Return what is known of the whole model in the outcome's variant."""
+    for each in record.candidates:
+        if each.stage == "baseline" and (outcome is None or each.variant == outcome.variant):
+            return record.surveys.get(each.name)
+    return None
+
+
+def _runtime(profile: DeviceProfile, outcome: measured.Candidate | None) -> RuntimeLine:
+    if outcome is None:
+        return RuntimeLine(profile.runtime, None, profile.threads, profile.storage)
+    variant = outcome.variant
+    return RuntimeLine(variant.runtime, outcome.measurement.runtime_version, variant.threads, variant.storage)
+
+
+def _variants(record: Record, winner: measured.Candidate | None) -> tuple[VariantLine, ...]:
+    """Return a line for each variant where there are several."""
+    starts = [each for each in record.candidates if each.stage == "baseline"]
+    lines = []
+    for start in starts if len(starts) > 1 else ():
+        fitted = record.fitted.get(str(start.variant))
+        lines.append(
+            VariantLine(
+                name=str(start.variant),
+                baseline_ms=start.measurement.latency_ms.p50,
+                fitted_ms=None if fitted is None else fitted.candidate.measurement.latency_ms.p50,
+                loss=None if fitted is None else fitted.loss,
+                chosen=winner is not None and winner.variant == start.variant,
+            )
+        )
+    return tuple(lines)
 
 
 def _budgets(
@@ -143,6 +181,7 @@ def _candidate(candidate: measured.Candidate, record: Record) -> Candidate:
     return Candidate(
         name=candidate.name,
         stage=cast("Stage", candidate.stage),
+        variant=str(candidate.variant),
         latency_ms=measurement.latency_ms,
         predicted_ms=candidate.table_ms,
         calibrated_ms=candidate.calibrated_ms,
@@ -157,16 +196,20 @@ def _candidate(candidate: measured.Candidate, record: Record) -> Candidate:
     )
 
 
-def _layers(survey: Survey | None, outcome: measured.Candidate | None) -> tuple[LayerLine, ...]:
-    if survey is None:
+def _layers(
+    whole: Survey | None, ground: Survey | None, outcome: measured.Candidate | None
+) -> tuple[LayerLine, ...]:
+    """Return each layer of the whole model, as it was and as the outcome has it."""
+    if whole is None or ground is None:
         return ()
-    full = survey.full()
-    kept = None if outcome is None else {**full, **outcome.widths}
-    before = survey.table.layer_ms(survey.graph, full)
-    after = {} if kept is None else survey.table.layer_ms(survey.graph, kept)
+    before = whole.table.layer_ms(whole.graph, whole.full())
+    widths = {} if outcome is None else {**ground.full(), **outcome.widths}
+    after = ground.table.layer_ms(ground.graph, widths) if outcome is not None else {}
+    left = {layer.name: layer.widths(widths) for layer in ground.graph.layers} if outcome is not None else {}
+    gone = (None, None) if outcome is None else (0, 0)  # with a block of an earlier cut
     lines = []
-    for layer in survey.graph.layers:
-        in_width, out_width = (None, None) if kept is None else layer.widths(kept)
+    for layer in whole.graph.layers:
+        in_width, out_width = left.get(layer.name, gone)
         lines.append(
             LayerLine(
                 name=layer.name,
@@ -176,14 +219,10 @@ def _layers(survey: Survey | None, outcome: measured.Candidate | None) -> tuple[
                 in_after=in_width,
                 out_after=out_width,
                 ms_before=before.get(layer.name),
-                ms_after=after.get(layer.name),
+                ms_after=after.get(layer.name, None if outcome is None else 0.0),
             )
         )
     return tuple(lines)
-
-
-def _groups(survey: Survey | None, outcome: measured.Candidate | None) -> tuple[GroupLine, ...]:
-    return explain(survey, outcome.widths) if survey is not None and outcome is not None else ()
 
 
 def _fixed(survey: Survey | None) -> tuple[FixedLine, ...]:
@@ -225,7 +264,7 @@ def _notes(task: Task, record: Record) -> tuple[str, ...]:
         for each in record.candidates
         if each.measurement.flags
     ]
-    if record.survey is not None:
+    if record.surveys:
         notes.append(
             f"The times of single layers come from the steps {TABLE_STEP!r}: the device timed each of them alone."
         )

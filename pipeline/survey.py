@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.candidate import Built, Candidate
+from pipeline.candidate import Built
 from pipeline.convert import converter
 from pipeline.device.values import BoardStatus
 from pipeline.files import sha256
@@ -48,8 +48,19 @@ CRITERION = "taylor"
 FIXED_SHOWN = 3
 TABLE_STEP = "latency table"
 WITHOUT_STAIRS = {"model_peak", "file"}  # every unit counts there, also between two edges
-PRECISION = "fp32"
+PRECISION = (
+    "fp32"  # of the arithmetic; weights stored in half precision take a layer no longer (docs/converting.md)
+)
+BYTES_PER_WEIGHT = 4  # in memory
 FIXED_GOVERNORS = {"performance", "powersave", "userspace"}
+
+
+@dataclass(frozen=True)
+class Study:
+    """What does not depend on how a model is run: its dependencies, and what each unit of a group is worth."""
+
+    graph: DependencyGraph
+    importance: Mapping[str, npt.NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -58,7 +69,7 @@ class Survey:
 
     `importance` holds one value a unit for each group: it decides which units go. `widths` are those that could be
     chosen, ascending; `kept` says what each of them keeps of all that can be lost: it decides how many units go.
-    `stairs` says how the device's times led to these widths.
+    `stairs` says how the device's times led to these widths; `bytes_per_weight` is that of the model's file.
     """
 
     graph: DependencyGraph
@@ -67,6 +78,7 @@ class Survey:
     kept: Mapping[str, npt.NDArray[np.float64]]
     table: LatencyTable
     stairs: Mapping[str, Stairs] = field(default_factory=dict)
+    bytes_per_weight: int = 4
 
     def full(self) -> dict[str, int]:
         """Return the widths of the model as it is."""
@@ -76,35 +88,52 @@ class Survey:
         """Return the sum of the device's layer timings, in milliseconds."""
         return self.table.predict(self.graph, {**self.full(), **widths})
 
-    def weight_bytes(self, widths: Mapping[str, int]) -> float:
-        """Return the bytes of all weights."""
-        return weight_bytes(self.graph, {**self.full(), **widths})
+    def file_bytes(self, widths: Mapping[str, int]) -> float:
+        """Return the bytes of all weights in the model's file."""
+        return self.file_share * weight_bytes(self.graph, {**self.full(), **widths})
+
+    @property
+    def file_share(self) -> float:
+        """The share of the weights' bytes in memory that they take in the model's file."""
+        return self.bytes_per_weight / BYTES_PER_WEIGHT
 
     def peak_bytes(self, widths: Mapping[str, int]) -> float:
         """Return the predicted peak: weights and the largest set of activations alive at once."""
         return model_peak_bytes(self.graph, {**self.full(), **widths})
 
 
-def survey(shop: Workshop, baseline: Candidate) -> Survey:
-    """Trace the model, score its units, and let the device time its layers at the widths that could be chosen."""
-    graph = searchable(trace(shop.model(baseline.built), shop.example()))
+def study(shop: Workshop, start: Built) -> Study:
+    """Trace a model and score its units."""
+    graph = searchable(trace(shop.model(start), shop.example()))
     shop.watch.say(f"{len(graph.choosable)} groups of channels can shrink, {_droppable(graph)} blocks can go")
     for fixed in graph.frozen[:FIXED_SHOWN]:
         shop.watch.say(f"left whole: {fixed.name}: {fixed.reason}")
     if len(graph.frozen) > FIXED_SHOWN:
         shop.watch.say(f"… and {len(graph.frozen) - FIXED_SHOWN} more, named in the report")
-    scores = shop.step(
-        "importance", dict[str, list[float]], lambda _: _importance(shop, graph, baseline.built)
-    )
-    importance = {name: np.asarray(values) for name, values in scores.items()}
-    stairs, widths, table = make_table(shop, graph)
-    measure = partial(_loss_at, shop, graph, importance, baseline.built)
+    scores = shop.step("importance", dict[str, list[float]], lambda _: _importance(shop, graph, start))
+    return Study(graph, {name: np.asarray(values) for name, values in scores.items()})
+
+
+def survey(shop: Workshop, known: Study, start: Built) -> Survey:
+    """Let the device time the layers at the widths that could be chosen, and measure what each costs in loss."""
+    stairs, widths, table = make_table(shop, known.graph)
     curves = shop.step(
         "sensitivity",
         dict[str, list[float]],
-        lambda advance: loss_curves(widths, measure, lambda done, of: advance(done=done, of=of)),
+        lambda advance: loss_curves(
+            widths,
+            lambda kept: loss_at(shop, known, start, kept),
+            lambda done, of: advance(done=done, of=of),
+        ),
     )
-    return Survey(graph, importance, widths, shares_kept(curves), table, stairs)
+    stored = BYTES_PER_WEIGHT // 2 if shop.halved else BYTES_PER_WEIGHT
+    return Survey(known.graph, known.importance, widths, shares_kept(curves), table, stairs, stored)
+
+
+def loss_at(shop: Workshop, known: Study | Survey, start: Built, widths: Mapping[str, int]) -> float:
+    """Return the loss on the calibration batches of a model cut to `widths`; nothing is converted or measured."""
+    plan = known.graph.plan(kept_indices(known.importance, widths))
+    return shop.calibration_loss(shop.slimmed(start, plan))
 
 
 def make_table(
@@ -128,21 +157,9 @@ def _droppable(graph: DependencyGraph) -> int:
     return sum(block.group is not None for block in graph.blocks)
 
 
-def _importance(shop: Workshop, graph: DependencyGraph, baseline: Built) -> dict[str, list[float]]:
-    scores = score(shop.model(baseline), graph, CRITERION, shop.calibration_batches())
+def _importance(shop: Workshop, graph: DependencyGraph, start: Built) -> dict[str, list[float]]:
+    scores = score(shop.model(start), graph, CRITERION, shop.calibration_batches())
     return {name: [float(value) for value in values] for name, values in scores.items()}
-
-
-def _loss_at(
-    shop: Workshop,
-    graph: DependencyGraph,
-    importance: Mapping[str, npt.NDArray[np.float64]],
-    baseline: Built,
-    widths: Mapping[str, int],
-) -> float:
-    """Return the loss on the calibration batches of the model cut to `widths`; nothing is converted or measured."""
-    plan = graph.plan(kept_indices(importance, widths))
-    return shop.calibration_loss(shop.slimmed(baseline, plan))
 
 
 class Bench:

@@ -5,24 +5,36 @@ The workshop knows how a step is done, never which comes next; that is `deploy.p
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pipeline.bundle import Bundle
 from pipeline.bundle import build as build_bundle
 from pipeline.candidate import Built, Candidate
-from pipeline.convert import Agreement, converter, validate
+from pipeline.convert import (
+    HALF_MIN_SQNR_DB,
+    MIN_SQNR_DB,
+    Agreement,
+    converter,
+    store_half,
+    validate,
+)
 from pipeline.data.preprocess import apply
 from pipeline.delivery import activate, deliver, next_sequence
 from pipeline.device.client import Device
 from pipeline.files import write_atomically, write_text
+from pipeline.host_runtime import runner
 from pipeline.measurement import LayerTiming, Measurement
 from pipeline.profile import DeviceProfile
 from pipeline.prune import SlimmingPlan, slim
@@ -32,6 +44,7 @@ from pipeline.signing import sign_with_own_key
 from pipeline.store import Run
 from pipeline.task import Recipe, Splits, Task
 from pipeline.threads import best_thread_count
+from pipeline.variant import Variant
 from pipeline.watch import Advance, Watch
 
 T = TypeVar("T")
@@ -43,7 +56,10 @@ VALIDATION_SAMPLES = 64
 
 
 class Workshop:
-    """The run, the task, the profile and the device of one deploy, and the steps that use them."""
+    """The run, the task, the profile and the device of one deploy, and the steps that use them.
+
+    `part` is the part of the run that the steps belong to; it begins their names and those of their files.
+    """
 
     def __init__(
         self,
@@ -60,13 +76,44 @@ class Workshop:
         self.device = device
         self.watch = watch
         self.replay = replay
+        self.part = ""
+
+    def running(self, variant: Variant) -> Workshop:
+        """Return the workshop that converts and measures models as `variant` says."""
+        if variant == self.profile.variant:
+            return self
+        return self._part(str(variant), profile=self.profile.running(variant))
+
+    def cut(self, number: int) -> Workshop:
+        """Return the workshop of one cut of several."""
+        return self._part(f"cut {number}")
+
+    def _part(self, name: str, **changes: object) -> Workshop:
+        _ = self.splits  # loaded once, for all parts
+        part = copy.copy(self)
+        part.part = self.named(name)
+        vars(part).update(changes)
+        return part
+
+    def named(self, name: str) -> str:
+        """Return the full name of something in this part of the run."""
+        return f"{self.part}: {name}" if self.part else name
+
+    def has(self, step: str) -> bool:
+        """Tell whether a step of this part is finished."""
+        return self.run.has(self.named(step))
+
+    def note(self, name: str, kind: type[T], work: Callable[[], T]) -> T:
+        """Do a step that takes no time worth showing."""
+        return self.run.step(self.named(name), kind, work)
 
     def step(self, name: str, kind: type[T], work: Callable[[Advance], T]) -> T:
         """Do one step of the run and record what it gave; a finished one is not done again."""
-        if self.run.has(name):
-            return self.run.step(name, kind, partial(_unreachable, name))
-        with self.watch.step(name) as advance:
-            return self.run.step(name, kind, partial(work, advance))
+        full = self.named(name)
+        if self.run.has(full):
+            return self.run.step(full, kind, partial(_unreachable, full))
+        with self.watch.step(full) as advance:
+            return self.run.step(full, kind, partial(work, advance))
 
     @cached_property
     def splits(self) -> Splits:
@@ -109,28 +156,35 @@ class Workshop:
     def model(self, built: Built) -> nn.Module:
         """Build a candidate's model anew from its files, in eval mode."""
         model = self.task.build_model(fresh=True)
-        if built.plan is not None:
-            model = slim(model, SlimmingPlan.from_json(self.path(built.plan).read_text()))
+        for plan in built.plans:
+            model = slim(model, SlimmingPlan.from_json(self.path(plan).read_text()))
         model.load_state_dict(load_file(self.path(built.weights)))
         return model.eval()
 
-    def convert(self, model: nn.Module, name: str, plan: str | None = None) -> Built:
+    @property
+    def halved(self) -> bool:
+        """Whether files hold weights in half precision."""
+        return self.profile.storage == "fp16"
+
+    def convert(self, model: nn.Module, name: str, plans: tuple[str, ...] = ()) -> Built:
         """Write a model's weights and its converted file."""
-        maker = converter(self.profile.runtime)
+        maker, name = converter(self.profile.runtime), _file_name(self.named(name))
         weights, converted = f"{name}.safetensors", f"{name}{maker.suffix}"
         self.save_weights(model, weights)
         maker.convert(model, self.example(), self.path(converted))
-        return Built(weights, plan, converted, sum(parameter.numel() for parameter in model.parameters()))
+        if self.halved:
+            store_half(self.path(converted), self.profile.runtime)
+        return Built(weights, plans, converted, sum(parameter.numel() for parameter in model.parameters()))
 
-    def slim(self, baseline: Built, plan: SlimmingPlan, name: str) -> Built:
-        """Slim the baseline by `plan`, recalibrate its batch norms and convert it; nothing is trained."""
-        plan_file = f"{name}.plan.json"
+    def slim(self, start: Built, plan: SlimmingPlan, name: str) -> Built:
+        """Slim what stands at the start of a cut, recalibrate its batch norms, convert it; nothing is trained."""
+        plan_file = f"{_file_name(self.named(name))}.plan.json"
         write_text(self.path(plan_file), plan.to_json())
-        return self.convert(self.slimmed(baseline, plan), name, plan_file)
+        return self.convert(self.slimmed(start, plan), name, (*start.plans, plan_file))
 
-    def slimmed(self, baseline: Built, plan: SlimmingPlan) -> nn.Module:
-        """Return the baseline slimmed by `plan`, its batch norms recalibrated, in eval mode; no file is written."""
-        model = slim(self.model(baseline), plan)
+    def slimmed(self, start: Built, plan: SlimmingPlan) -> nn.Module:
+        """Return a model slimmed by `plan`, its batch norms recalibrated, in eval mode; no file is written."""
+        model = slim(self.model(start), plan)
         recalibrate_batch_norm(
             model,
             split=self.splits.train,
@@ -152,7 +206,8 @@ class Workshop:
     def validate(self, built: Built) -> Agreement:
         """Compare the converted file's answers with the PyTorch model's on real inputs."""
         inputs = apply(self.task.preprocess, self.splits.validation.inputs[:VALIDATION_SAMPLES])
-        return validate(self.path(built.model), self.profile.runtime, self.model(built), inputs)
+        least = HALF_MIN_SQNR_DB if self.halved else MIN_SQNR_DB
+        return validate(self.path(built.model), self.profile.runtime, self.model(built), inputs, least)
 
     # --- the device -------------------------------------------------------------------------------------------
 
@@ -166,15 +221,17 @@ class Workshop:
         table_ms: float | None = None,
         calibrated_ms: float | None = None,
         kept_importance: float | None = None,
+        accuracy: float | None = None,
     ) -> Candidate:
-        """Measure and score a built model: two steps of the run."""
+        """Measure and score a built model: two steps of the run; one where its `accuracy` is known."""
         measurement = self.measure(f"{name}: measure", built)
-        score = self.step(f"{name}: score", float, lambda _: self.score(built))
+        score = accuracy or self.step(f"{name}: score", float, lambda _: self.score(built))
         doubt = f" ({', '.join(measurement.flags)})" if measurement.flags else ""
         self.watch.say(f"{measurement.latency_ms.p50:.4g} ms{doubt}, validation accuracy {score:.2f} %")
         return Candidate(
-            name,
+            self.named(name),
             stage,
+            self.profile.variant,
             built,
             widths,
             table_ms,
@@ -190,7 +247,7 @@ class Workshop:
 
     def _measure(self, step: str, file: Path, advance: Advance) -> Measurement:
         if self.replay is not None:
-            return self.replay.measurement(step, file)
+            return self.replay.measurement(self.named(step), file)
         # Which operators the time went to is what the next prediction learns most from, where the runtime tells.
         protocol = replace(self.profile.measuring, operators=self.profile.runtime == "onnxruntime")
         return self.device.measure(
@@ -204,7 +261,7 @@ class Workshop:
     def time_layers(self, step: str, files: Sequence[Path], advance: Advance) -> tuple[LayerTiming, ...]:
         """Push many small models and let the device time them all in one worker."""
         if self.replay is not None:
-            return self.replay.timings(step, files)
+            return self.replay.timings(self.named(step), files)
         return self.device.measure_layers(
             files,
             runtime=self.profile.runtime,
@@ -216,8 +273,6 @@ class Workshop:
     def bundle(self, built: Built, measured: Measurement) -> Bundle:
         """Make the artefact that travels: model, manifest, and one real input with the answer expected for it."""
         golden = self.example()
-        with torch.inference_mode():
-            answer = self.model(built)(golden)
         return build_bundle(
             self.path("bundle"),
             model_file=self.path(built.model),
@@ -228,10 +283,17 @@ class Workshop:
             preprocess=self.task.preprocess,
             labels=self.task.labels,
             golden_input=golden.numpy(),
-            golden_output=answer.numpy(),
+            golden_output=self._answer(built, golden),
             sequence=self.step("number the bundle", int, lambda _: self._sequence()),
             expected_p50_ms=measured.latency_ms.p50,
         )
+
+    def _answer(self, built: Built, golden: Tensor) -> NDArray[np.float32]:
+        """Return what a device must answer: PyTorch's answer, or the file's own where its weights were rounded."""
+        if self.halved:
+            return runner(self.path(built.model), self.profile.runtime)(golden.numpy())
+        with torch.inference_mode():
+            return np.asarray(self.model(built)(golden).numpy())
 
     def _sequence(self) -> int:
         return next_sequence(self.device.status().update.sequence)
@@ -287,12 +349,17 @@ class Workshop:
             progress=advance,
         )
 
-    def recover(self, baseline: Built, fitted: Candidate, name: str, advance: Advance) -> Built:
+    def recover(self, baseline: Built, fitted: Candidate, name: str, epochs: int, advance: Advance) -> Built:
         """Train a fitted candidate with the baseline as its teacher, then convert it."""
         model = self.model(fitted.built)
-        checkpoint = self.path(f"{name}.checkpoint.safetensors")
-        self.train(model, self.task.recover_recipe, checkpoint, advance, self.model(baseline))
-        return self.convert(model.eval(), name, fitted.built.plan)
+        checkpoint = self.path(f"{_file_name(self.named(name))}.checkpoint.safetensors")
+        recipe = replace(self.task.recover_recipe, epochs=epochs)
+        self.train(model, recipe, checkpoint, advance, self.model(baseline))
+        return self.convert(model.eval(), name, fitted.built.plans)
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name)
 
 
 def _train_step(model: nn.Module, inputs: Tensor, targets: Tensor) -> None:

@@ -97,7 +97,7 @@ def test_the_problem_costs_what_the_correction_predicts() -> None:
     predicted = problem.predicted(choice)
     assert predicted["latency"] == pytest.approx(feedback.predict_ms(device.survey(), QUARTER))
     assert predicted["energy"] == pytest.approx(2.5 * predicted["latency"])
-    assert predicted["file"] == pytest.approx(device.survey().weight_bytes(QUARTER) + 20_000, abs=2)
+    assert predicted["file"] == pytest.approx(device.survey().file_bytes(QUARTER) + 20_000, abs=2)
     assert predicted["model_peak"] == pytest.approx(device.survey().peak_bytes(QUARTER) + 300_000, abs=2)
 
 

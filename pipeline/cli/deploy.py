@@ -32,6 +32,12 @@ EXISTING_FILE = click.Path(path_type=Path)
 )
 @click.option("--threads", type=click.IntRange(1, 256), help="Overrides the profile's threads.")
 @click.option(
+    "--also",
+    multiple=True,
+    metavar="RUNTIME[:THREADS[:fp16]]",
+    help="Another way to run the model; the device measures all, and the best is taken. Repeatable.",
+)
+@click.option(
     "--budget", "budgets", multiple=True, metavar="NAME=VALUE", help="latency=20ms, file=50%, model_peak=8MB."
 )
 @click.option("--max-drop", type=float, metavar="POINTS", help="Accuracy may fall by so many points.")
@@ -46,6 +52,13 @@ EXISTING_FILE = click.Path(path_type=Path)
     "--data", type=EXISTING_FILE, help="Where data and weights are looked for, before PIPELINE_DATA."
 )
 @click.option("--epochs", type=click.IntRange(1, 10_000), help="Overrides the epochs of the recovery.")
+@click.option("--cuts", type=click.IntRange(1, 20), help="Cut in so many steps, with recovery between.  [1]")
+@click.option("--strategy", metavar="NAME", help="How widths are searched; docs/search.md.  [feedback]")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 1000),
+    help="Whole models measured a cut before training, at most.  [3]",
+)
 @click.option("--resume", metavar="RUN", help='Go on with a run that was stopped; "latest" is the newest.')
 @click.option("--replay", metavar="RUN", help="Use the measurements of an earlier run instead of new ones.")
 @click.option(
@@ -65,6 +78,8 @@ def deploy(**options: Any) -> int:
     Examples:
       pipeline deploy --device local
       pipeline deploy --device local --runtime tflite --budget latency=60%
+      pipeline deploy --device pi --also tflite:4 --also onnxruntime:2
+      pipeline deploy --strategy evolutionary --rounds 12
       pipeline deploy --task examples/cifar10_resnet20.toml --data ~/data --json result.json
       pipeline deploy --factory my_net.py:build --weights net.safetensors \\
           --data-source npz:train.npz --input-shape 1,49,10 --budget latency=5ms
@@ -89,18 +104,22 @@ def _order(options: dict[str, Any]) -> Order:
     """Read task, profile and device from the options; everything that can be wrong is found here, at once."""
     from pipeline.conduct import Order
     from pipeline.device.registry import find_device
-    from pipeline.profile import load_profile, parse_accuracy, parse_budget, with_overrides
+    from pipeline.method import make_method
+    from pipeline.profile import load_profile, parse_accuracy, parse_also, parse_budget, with_overrides
     from pipeline.store import Store
     from pipeline.task import load_task
 
     device = find_device(options["device"] or "local")
+    own = load_profile(options["profile"] or device.profile)
     profile = with_overrides(
-        load_profile(options["profile"] or device.profile),
+        own,
         budgets=[parse_budget(text) for text in options["budgets"]],
         runtime=options["runtime"],
         threads=options["threads"],
         accuracy=parse_accuracy(options["max_drop"], options["floor"]),
+        also=[parse_also(text, own) for text in options["also"]],
     )
+    method = make_method(options["strategy"], options["rounds"], options["cuts"])
     task = load_task(
         options["task"] or (None if options["factory"] else "digits"),
         factory=options["factory"],
@@ -111,7 +130,7 @@ def _order(options: dict[str, Any]) -> Order:
         epochs=options["epochs"],
     )
     replay = Store().row(options["replay"]).id if options["replay"] else None
-    return Order(device.name, task, profile, replay)
+    return Order(device.name, task, profile, replay, method)
 
 
 def _shape(text: str | None) -> list[int] | None:
@@ -170,6 +189,7 @@ _FIXED = (
     "profile",
     "runtime",
     "threads",
+    "also",
     "budgets",
     "max_drop",
     "floor",
@@ -179,6 +199,9 @@ _FIXED = (
     "data_source",
     "data",
     "epochs",
+    "cuts",
+    "strategy",
+    "rounds",
     "replay",
     "dry_run",
 )
@@ -187,7 +210,7 @@ _FIXED = (
 def _work(run: Any, order: Order, device: Any, options: dict[str, Any], console: Console) -> int:
     from pipeline.conduct import conduct
 
-    console.print(f"run [bold]{run.id}[/]: {order.task.name} → {order.device} ({order.profile.runtime})")
+    console.print(f"run [bold]{run.id}[/]: {order.task.name} → {order.device} ({_ways(order)})")
     watch = Silent() if options["quiet"] else Terminal(console)
     try:
         summary = conduct(run, order, device, watch)
@@ -221,6 +244,8 @@ def _close(summary: RunSummary, options: dict[str, Any], console: Console) -> in
     console.print(
         f"{summary.message}", style="green" if summary.status == "met" else "yellow", soft_wrap=True
     )
+    if summary.variants:
+        console.print(_ways_measured(summary), soft_wrap=True)
     report = options["report_file"] or Store().run_folder(summary.run) / "report.html"
     write_text(report, render(json.loads(to_json(summary))))
     console.print(f"report: {report}", soft_wrap=True)
@@ -243,10 +268,10 @@ def _dry_run(order: Order, console: Console) -> int:
     from pipeline.baseline import needs_training
     from pipeline.estimate import estimate
 
-    ahead = estimate(order.task, order.profile, train_baseline=needs_training(order.task))
+    ahead = estimate(order.task, order.profile, order.method, train_baseline=needs_training(order.task))
     budgets = ", ".join(f"{budget.resource} {budget.stated}" for budget in order.profile.budgets)
     lines = [
-        f"task {order.task.name} → device {order.device} ({order.profile.runtime}, {order.profile.threads} thread(s))",
+        f"task {order.task.name} → device {order.device} ({_ways(order)})",
         f"budgets: {budgets}; accuracy: {order.profile.accuracy.stated}",
         f"the device times {ahead.layer_models} layers alone",
         f"{ahead.groups} groups of channels can shrink; {ahead.frozen} dimensions stay whole",
@@ -257,6 +282,20 @@ def _dry_run(order: Order, console: Console) -> int:
     ]
     console.print("\n".join(lines), markup=False, soft_wrap=True)
     return 0
+
+
+def _ways_measured(summary: RunSummary) -> str:
+    """Return a line for each way to run the model."""
+    lines = []
+    for way in summary.variants:
+        then = "" if way.fitted_ms is None else f", fitted {way.fitted_ms:.4g} ms"
+        taken = "  ← taken" if way.chosen else ""
+        lines.append(f"  {way.name}: whole {way.baseline_ms:.4g} ms{then}{taken}")
+    return "ways to run it, as measured:\n" + "\n".join(lines)
+
+
+def _ways(order: Order) -> str:
+    return "; ".join(map(str, (order.profile.variant, *order.profile.also)))
 
 
 def _span(seconds: float) -> str:

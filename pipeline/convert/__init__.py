@@ -1,6 +1,7 @@
 """From a PyTorch model to the one file that a board's runtime loads.
 
     converter(runtime).convert(model, example_input, path)      write the file
+    store_half(path, runtime)                                   its weights as float16: half the file
     validate(path, runtime, model, inputs)                      compare its answers with the model's
 
 A converted file has a fixed batch of one, float32 input "input" and float32 output "output". The same model
@@ -14,12 +15,23 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from pipeline.convert.half import HALF_MIN_SQNR_DB, store_half
 from pipeline.convert.onnx import OnnxConverter
 from pipeline.convert.tflite import TfliteConverter
-from pipeline.convert.validate import Agreement, validate
+from pipeline.convert.validate import MIN_SQNR_DB, Agreement, validate
 from pipeline.errors import InputError
 
-__all__ = ["Agreement", "Converter", "OnnxConverter", "TfliteConverter", "converter", "validate"]
+__all__ = [
+    "HALF_MIN_SQNR_DB",
+    "MIN_SQNR_DB",
+    "Agreement",
+    "Converter",
+    "OnnxConverter",
+    "TfliteConverter",
+    "converter",
+    "store_half",
+    "validate",
+]
 
 
 class Converter(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from pipeline.convert.capture import capture, quiet, refusal
 from pipeline.errors import InputError
 from pipeline.files import write_atomically
 from pipeline.host_runtime import mute
+
+IDENTIFIER = b"TFL3"
 
 
 class TfliteConverter:
@@ -37,10 +40,7 @@ def short_names(data: bytes) -> bytes:
     The converter names a tensor after the Python classes of every module it went through, which for a small
     model is a noticeable part of the file (18 of 1104 kB for ResNet-20).
     """
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromPackedBuf(data, 0)
+    model = unpacked(data)
     for graph in model.subgraphs:
         for index, tensor in enumerate(graph.tensors):
             tensor.name = f"t{index}"
@@ -48,9 +48,38 @@ def short_names(data: bytes) -> bytes:
             graph.tensors[indices[0]].name = kind
     for signature in model.signatureDefs or ():
         signature.inputs[0].name, signature.outputs[0].name = "input", "output"
-    builder = flatbuffers.Builder(len(data))
-    builder.Finish(model.Pack(builder), b"TFL3")
+    return packed(model)
+
+
+def unpacked(data: bytes) -> Any:
+    """Return a file's content as objects that can be changed (`ModelT` of the format's schema)."""
+    return schema().ModelT.InitFromPackedBuf(data, 0)
+
+
+def packed(model: Any) -> bytes:
+    """Return the file of such objects; the same objects give the same bytes."""
+    from flatbuffers import Builder
+
+    builder = Builder(1024)
+    builder.Finish(model.Pack(builder), IDENTIFIER)
     return bytes(builder.Output())
+
+
+def schema() -> ModuleType:
+    """Return the classes of the TFLite file format.
+
+    Raises:
+        InputError: the package that has them is not installed.
+    """
+    try:
+        from ai_edge_litert import schema_py_generated
+    except ImportError as error:
+        raise InputError(
+            "TFLite files need ai-edge-litert, which is not installed",
+            hint="pip install edge-pipeline[tflite]",
+        ) from error
+    module: ModuleType = schema_py_generated
+    return module
 
 
 @contextmanager

@@ -38,7 +38,9 @@ class Agreement:
     same_class: float | None = None
 
 
-def validate(path: Path, runtime: str, model: nn.Module, inputs: Tensor) -> Agreement:
+def validate(
+    path: Path, runtime: str, model: nn.Module, inputs: Tensor, min_sqnr_db: float = MIN_SQNR_DB
+) -> Agreement:
     """Run the file on every input and compare with `model` in eval mode and float32.
 
     Args:
@@ -46,9 +48,11 @@ def validate(path: Path, runtime: str, model: nn.Module, inputs: Tensor) -> Agre
         runtime: "onnxruntime" or "tflite".
         model: the model it was converted from; left as it is.
         inputs: real, preprocessed inputs, shape (N, C, H, W), N ≥ 1.
+        min_sqnr_db: the signal-to-error ratio that is asked for, in decibels; `HALF_MIN_SQNR_DB` for a file whose
+            weights were stored as float16.
 
     Raises:
-        ModelError: the signal-to-error ratio is below `MIN_SQNR_DB`, more than one sample and more than 1 %
+        ModelError: the signal-to-error ratio is below `min_sqnr_db`, more than one sample and more than 1 %
             of them fall into another class, an output is not finite, or the runtime refuses the file.
         InputError: the runtime is unknown or not installed here.
     """
@@ -63,7 +67,7 @@ def validate(path: Path, runtime: str, model: nn.Module, inputs: Tensor) -> Agre
             f"{path.name} gives outputs of shape {actual.shape[1:]}, the model of {expected.shape[1:]}"
         )
     agreement = compare(expected, actual)
-    _require_close(agreement, path)
+    _require_close(agreement, path, min_sqnr_db)
     return agreement
 
 
@@ -87,14 +91,14 @@ def _decibels(signal: NDArray[np.float64], error: NDArray[np.float64]) -> float:
     return min(300.0, 10 * math.log10(max(power, 1e-300) / noise))
 
 
-def _require_close(agreement: Agreement, path: Path) -> None:
+def _require_close(agreement: Agreement, path: Path, min_sqnr_db: float) -> None:
     differing = 0.0 if agreement.same_class is None else (1 - agreement.same_class) * agreement.samples
     allowed = max(1.0, (1 - MIN_SAME_CLASS) * agreement.samples)
-    if agreement.sqnr_db >= MIN_SQNR_DB and differing <= allowed + 0.5:
+    if agreement.sqnr_db >= min_sqnr_db and differing <= allowed + 0.5:
         return
     raise ModelError(
         f"{path.name} does not compute what the PyTorch model computes: signal-to-error ratio "
-        f"{agreement.sqnr_db:.1f} dB (at least {MIN_SQNR_DB:.0f} expected), largest error "
+        f"{agreement.sqnr_db:.1f} dB (at least {min_sqnr_db:.0f} expected), largest error "
         f"{agreement.max_abs_error:.3g}, {differing:.0f} of {agreement.samples} samples in another class",
         hint="a model that is random or behaves differently in eval mode cannot be converted",
     )

@@ -24,11 +24,26 @@ ResourceName = Literal["latency", "model_peak", "file", "energy"]
 
 @dataclass(frozen=True)
 class RuntimeLine:
-    """The runtime of the run's models; `version` is the device's, `None` before it was asked."""
+    """How the model runs; `version` is the device's, `None` before it was asked; `storage` that of the weights."""
 
     name: str
     version: str | None = None
     threads: int | None = None
+    storage: str = "fp32"
+
+
+@dataclass(frozen=True)
+class VariantLine:
+    """A way to run the model that was measured: the whole model's p50, and that of the best one fitted to the budgets.
+
+    `loss` is the fitted one's on the calibration batches before any training; the least was `chosen`.
+    """
+
+    name: str
+    baseline_ms: float
+    fitted_ms: float | None = None
+    loss: float | None = None
+    chosen: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,6 +98,7 @@ class Candidate:
     parameters: int | None = None
     widths: dict[str, int] = field(default_factory=dict)
     measurement: Measurement | None = None
+    variant: str = ""
 
 
 @dataclass(frozen=True)
@@ -183,6 +199,7 @@ class RunSummary:
     reached: Candidate | None = None
     nearest: Candidate | None = None
     candidates: tuple[Candidate, ...] = ()
+    variants: tuple[VariantLine, ...] = ()
     layers: tuple[LayerLine, ...] = ()
     groups: tuple[GroupLine, ...] = ()
     fixed: tuple[FixedLine, ...] = ()

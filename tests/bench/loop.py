@@ -36,7 +36,7 @@ from pipeline.profile import DeviceProfile, Limit, load_profile
 from pipeline.search import MilpAllocator
 from pipeline.search.shapes import shape_at
 from pipeline.store import Run, Store
-from pipeline.survey import Survey, survey
+from pipeline.survey import Survey, study, survey
 from pipeline.task import Task, load_task
 from pipeline.workshop import Workshop
 
@@ -116,7 +116,7 @@ def _combination(
         shop = Workshop(run, task, profile, device, Terminal(console))
         shop.settle_threads()
         baseline = measure_baseline(shop)
-        ground = survey(shop, baseline)
+        ground = survey(shop, study(shop, baseline.built), baseline.built)
         lines = []
         for number, share in enumerate(options.budgets):
             budget = share / 100 * baseline.measurement.latency_ms.p50

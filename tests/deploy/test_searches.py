@@ -26,7 +26,7 @@ from pipeline.profile import load_profile, parse_accuracy, parse_budget, with_ov
 from pipeline.search import MilpAllocator
 from pipeline.search.strategies import STRATEGIES
 from pipeline.store import Run, Store
-from pipeline.survey import Survey, survey
+from pipeline.survey import Survey, study, survey
 from pipeline.task import load_task
 from pipeline.watch import Silent
 from pipeline.workshop import Workshop
@@ -93,7 +93,9 @@ def made_ready(order: Order, run: Run, device: SimulatedDevice) -> Ready:
     shop = Workshop(run, order.task, order.profile, device, Silent())
     shop.settle_threads()
     baseline = measure_baseline(shop)
-    return Ready(order, run, device, shop, baseline, survey(shop, baseline))
+    return Ready(
+        order, run, device, shop, baseline, survey(shop, study(shop, baseline.built), baseline.built)
+    )
 
 
 @pytest.fixture(scope="module")

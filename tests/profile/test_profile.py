@@ -15,12 +15,14 @@ from pipeline.profile import (
     DeviceProfile,
     load_profile,
     parse_accuracy,
+    parse_also,
     parse_budget,
     reached,
     with_overrides,
 )
 from pipeline.profile_file import MeasuringTable
 from pipeline.resources import shipped_names
+from pipeline.variant import Variant
 
 CALM = Conditions(None, None, None, None, None)
 MEASUREMENT = Measurement(
@@ -96,7 +98,7 @@ def test_a_profile_file_is_read_whole(tmp_path: Path) -> None:
         write(
             tmp_path,
             board='power_sensor = "hwmon:ina226"',
-            runtime='name = "tflite"\nthreads = 2',
+            runtime='name = "tflite"\nthreads = 2\nalso = ["onnxruntime:4", "tflite:2:fp16", "onnxruntime:4"]',
             budgets="""
                 latency_ms = 12.0
                 latency_percentile = "p90"
@@ -110,6 +112,7 @@ def test_a_profile_file_is_read_whole(tmp_path: Path) -> None:
     )
     assert profile.name == "mine"
     assert (profile.runtime, profile.threads) == ("tflite", 2)
+    assert profile.also == (Variant("onnxruntime", 4), Variant("tflite", 2, "fp16"))
     assert profile.board["power_sensor"] == "hwmon:ina226"
     assert profile.budgets == (
         Budget("latency", 12.0, None, "p90", "12 ms"),
@@ -145,6 +148,12 @@ def test_an_impossible_absolute_budget_is_refused(tmp_path: Path, value: str) ->
         ({"budgets": "energy_mj = 3"}, "budgets.energy_mj: found 3 on a board without a power sensor"),
         ({"runtime": 'name = "onnx"'}, 'runtime.name: found "onnx"; allowed: "onnxruntime" or "tflite"'),
         ({"runtime": "threads = 5"}, "runtime.threads: found 5; allowed: 1 to 4"),
+        ({"runtime": 'storage = "half"'}, 'runtime.storage: found "half"; allowed: "fp32", or "fp16"'),
+        ({"runtime": 'also = ["tflite:5"]'}, 'runtime.also: found "tflite:5"; allowed: 1 to 4 threads'),
+        (
+            {"runtime": 'also = ["onnx"]'},
+            'allowed: a list of variants to choose from by measurement, each "RUNTIME"',
+        ),
         ({"accuracy": "floor = 0.91"}, "accuracy.floor: found 0.91; allowed: percent from 1 to 100"),
         ({"accuracy": "floor = 91\nmax_drop = 1"}, "found both max_drop and floor; allowed: exactly one"),
         ({"accuracy": ""}, "found neither max_drop nor floor; allowed: exactly one"),
@@ -289,6 +298,40 @@ def test_impossible_overrides_are_refused(
 ) -> None:
     with pytest.raises(ProfileError, match=expected):
         with_overrides(load_profile("rpi4"), [parse_budget(text) for text in budgets], runtime, threads)
+
+
+def test_variants_are_read_and_told() -> None:
+    profile = load_profile("rpi4")
+    assert parse_also("tflite", profile) == Variant("tflite", 1)
+    assert str(parse_also("onnxruntime:4:fp16", profile)) == "onnxruntime, 4 threads, fp16 weights"
+    assert profile.running(Variant("tflite", 2)).variant == Variant("tflite", 2)
+    given = with_overrides(profile, [], None, None, also=[Variant("tflite", 1)])
+    assert (given.variant, given.also) == (profile.variant, (Variant("tflite", 1),))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "onnx",
+        "tflite:",
+        "tflite:0",
+        "tflite:x",
+        "tflite:-1",
+        "tflite:1:int4",
+        "tflite:1:fp16:2",
+        "tflite:257",
+        "tflite:٣",
+    ],
+)
+def test_what_is_no_variant_is_refused(text: str) -> None:
+    with pytest.raises(ProfileError, match="RUNTIME:THREADS"):
+        parse_also(text, load_profile("rpi4"))
+
+
+def test_more_threads_than_cores_are_refused_for_a_variant_too() -> None:
+    with pytest.raises(ProfileError, match="allowed: 1 to 4 on rpi4"):
+        parse_also("tflite:5", load_profile("rpi4"))
 
 
 def test_the_pi_5_takes_an_energy_budget() -> None:

@@ -80,7 +80,7 @@ class SyntheticDevice:
                 MEASURED,
                 latency_ms=replace(MEASURED.latency_ms, p50=p50, p90=1.2 * p50),
                 steadiness=self.noise,
-                file_bytes=int(survey.weight_bytes(widths)) + 20_000,
+                file_bytes=int(survey.file_bytes(widths)) + 20_000,
                 model_peak_bytes=int(survey.peak_bytes(widths)) + 300_000,
                 energy_mj=None if self.power_w is None else self.power_w * p50,
             )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise, product
 
 import numpy as np
@@ -91,6 +92,67 @@ def test_the_milp_keeps_as_much_as_trying_everything(make, seed, tightness):
         assert max(problem.overruns(positions(problem, allocation)).values()) == pytest.approx(
             min(worst), abs=1e-3
         )
+
+
+def only(problem: Problem, *resources: str) -> Problem:
+    """The problem with the limits on these resources alone."""
+    return replace(problem, limits={name: problem.limits[name] for name in resources})
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    make=st.sampled_from([random_problem, dropping_problem]),
+    seed=st.integers(0, 10**6),
+    resources=st.sampled_from([("latency", "model_peak"), ("latency", "file"), ("file", "model_peak")]),
+    tightness=st.sampled_from([0.4, 0.6, 0.8]),
+)
+def test_of_two_budgets_at_once_both_are_met_and_no_plan_that_does_keeps_more(
+    make, seed, resources, tightness
+):
+    problem = only(make(seed, tightness), *resources)
+    fitting = [problem.importance(choice) for choice in choices(problem) if not problem.overruns(choice)]
+    allocation = MilpAllocator().allocate(problem)
+    assert allocation.feasible == bool(fitting)
+    if fitting:
+        assert all(allocation.predicted[name] <= limit * (1 + 1e-6) for name, limit in problem.limits.items())
+        assert allocation.kept_importance == pytest.approx(max(fitting), abs=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    make=st.sampled_from([random_problem, dropping_problem]),
+    seed=st.integers(0, 10**6),
+    tightness=st.sampled_from([0.02, 0.1, 0.3, 0.5]),
+)
+def test_where_nothing_fits_only_what_cannot_be_met_alone_is_overrun_and_by_the_least(make, seed, tightness):
+    """Against all plans: the smallest t with cost <= t * limit for the limits in the way, the others held."""
+    problem = make(seed, tightness)
+    overruns = [problem.overruns(choice) for choice in choices(problem)]
+    allocation = MilpAllocator().allocate(problem)
+    assert allocation.feasible == any(not missed for missed in overruns)
+    if allocation.feasible:
+        return
+    alone = {name for name in problem.limits if all(name in missed for missed in overruns)}
+    holding = [missed for missed in overruns if missed.keys() <= alone]
+    least = min(max(missed.values()) for missed in holding or overruns)
+    found = problem.overruns(positions(problem, allocation))
+    assert max(found.values()) == pytest.approx(least, rel=1e-4, abs=1e-4)
+    assert allocation.binding == tuple(sorted(found))
+    if holding:
+        assert set(found) == alone
+
+
+def test_budgets_that_can_be_met_are_not_overrun_beside_one_that_cannot():
+    """The narrow width is the faster and the smaller; all are too slow. Size is no reason to keep the wide one."""
+    widths, kept = {"a": (8, 16), "b": (4, 8)}, {"a": np.array([0.1, 0.5]), "b": np.array([0.2, 0.5])}
+    rows = (
+        CostRow("latency", "layers", 9.0, {"a": np.array([1.0, 1.0])}, {}),
+        CostRow("file", "weights", 0.0, {"a": np.array([2.0, 4.0]), "b": np.array([1.0, 2.0])}, {}),
+    )
+    allocation = MilpAllocator().allocate(Problem(widths, kept, rows, {"latency": 5.0, "file": 3.0}))
+    assert allocation.widths == {"a": 8, "b": 4}
+    assert allocation.binding == ("latency",)
+    assert allocation.optimal
 
 
 @settings(max_examples=40, deadline=None)

@@ -143,6 +143,15 @@ def test_ours_says_with_the_solvers_proof_that_no_plan_fits() -> None:
     assert "no other plan is predicted to fit: proven by milp" in strategy.why
 
 
+def test_ours_overruns_only_the_budget_that_is_in_the_way() -> None:
+    device = SyntheticDevice(constant=0.5)
+    start = device.start(measurements=5, latency=0.2, file=0.5, model_peak=0.9)
+    strategy = ExactFeedback(start)
+    ((proposal, seen),) = run(strategy, device)
+    assert proposal.binding == ("latency",)
+    assert [name for name, share in seen.used(start.outlook.limits).items() if share > 1] == ["latency"]
+
+
 def test_ours_names_energy_where_energy_is_in_the_way() -> None:
     device = SyntheticDevice(constant=0.5, power_w=2.0)
     strategy = ExactFeedback(device.start(measurements=5, latency=0.9, energy=0.2))

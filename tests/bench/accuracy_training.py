@@ -1,0 +1,150 @@
+"""The same recovery for every method's model: the task's recipe, the dense model as teacher, seeds that are paired.
+
+What counts is the test accuracy of the LAST epoch's weights: the given dense weights were trained on the images that
+are held out for validation, so choosing an epoch by those would favour whoever stays nearest to the dense model.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from accuracy_fit import Fit, Fits
+from pydantic import TypeAdapter
+from safetensors import safe_open
+from torch import Tensor
+
+from pipeline.data.splits import Splits, pick_by_class, select
+from pipeline.errors import StorageError
+from pipeline.files import write_text
+from pipeline.recipe import Recipe
+from pipeline.recover import accuracy, train
+from pipeline.recover.checkpoint import load_checkpoint
+from pipeline.recover.precision import use_bf16
+from pipeline.task import Task
+from pipeline.watch import Advance
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What all trainings of one table have in common."""
+
+    epochs: int
+    learning_rate: float
+    train_share: float
+
+    @property
+    def name(self) -> str:
+        """For file names."""
+        return f"{self.epochs}-epochs-lr-{self.learning_rate:g}-share-{self.train_share:g}"
+
+    def recipe(self, task: Task) -> Recipe:
+        """Return the task's recovery with these terms."""
+        own = task.recover_recipe
+        warmup = min(own.warmup_epochs, self.epochs - 1)
+        rate = self.learning_rate
+        return replace(
+            own, epochs=self.epochs, warmup_epochs=warmup, learning_rate=rate, patience_epochs=None
+        )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One training: test accuracy in percent before and after it, and how it was made."""
+
+    method: str
+    seed: int
+    terms: Terms
+    before: float
+    after: float
+    validation: tuple[float, ...]
+    bf16: bool
+    threads: int
+
+
+class Trainings:
+    """The finished trainings of one model at one share, kept in the bench's folder."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self._place = folder / "trained" / key
+
+    def read(self) -> list[Trained]:
+        """Return all that are finished."""
+        files = sorted(self._place.glob("*.json"))
+        return [TypeAdapter(Trained).validate_json(file.read_text()) for file in files]
+
+    def has(self, method: str, seed: int, terms: Terms) -> bool:
+        """Tell whether a training is finished."""
+        return self._file(method, seed, terms).exists()
+
+    def keep(self, done: Trained) -> None:
+        """Keep a finished training; what it needed to go on is removed."""
+        write_text(self._file(done.method, done.seed, done.terms), json.dumps(asdict(done), indent=2))
+        self.checkpoint(done.method, done.seed, done.terms).unlink(missing_ok=True)
+
+    def checkpoint(self, method: str, seed: int, terms: Terms) -> Path:
+        """Return the place of a training's checkpoint."""
+        return self._file(method, seed, terms).with_suffix(".checkpoint.safetensors")
+
+    def _file(self, method: str, seed: int, terms: Terms) -> Path:
+        return self._place / f"{method}-seed-{seed}-{terms.name}.json"
+
+
+def train_one(
+    fits: Fits, trainings: Trainings, task: Task, fit: Fit, seed: int, terms: Terms, progress: Advance
+) -> Trained:
+    """Train one fit's model with one seed, or go on with it, and keep the result.
+
+    The seed decides the order of the images and their augmentation, the same for every method.
+    """
+    splits, recipe = _shortened(task, terms.train_share), terms.recipe(task)
+    model = fits.build(fit, task)
+    before = accuracy(model, splits.test, task.preprocess)
+    checkpoint = trainings.checkpoint(fit.method, seed, terms)
+    result = train(
+        model,
+        splits=splits,
+        preprocess=task.preprocess,
+        recipe=recipe,
+        seed=seed,
+        checkpoint=checkpoint,
+        teacher=task.build_model(),
+        progress=progress,
+    )
+    model.load_state_dict(_last_weights(checkpoint))
+    done = Trained(
+        fit.method,
+        seed,
+        terms,
+        before,
+        accuracy(model, splits.test, task.preprocess),
+        tuple(record.validation_accuracy for record in result.history),
+        use_bf16(recipe.precision),
+        torch.get_num_threads(),
+    )
+    trainings.keep(done)
+    return done
+
+
+def _shortened(task: Task, share: float) -> Splits:
+    """Return the task's data with a share of every class of the training images, the same for all methods and seeds."""
+    splits = task.load_data()
+    if share == 1:
+        return splits
+    order = np.random.default_rng(task.seed).permutation
+    return replace(
+        splits, train=select(splits.train, pick_by_class(splits.train.targets.numpy(), share, order))
+    )
+
+
+def _last_weights(checkpoint: Path) -> dict[str, Tensor]:
+    """Return the weights of a finished training's last epoch."""
+    with safe_open(checkpoint, framework="pt") as file:
+        identity = file.metadata()["fingerprint"]
+    finished = load_checkpoint(checkpoint, identity)
+    if finished is None:
+        raise StorageError(f"{checkpoint} is damaged", hint="remove it, and train again")
+    return dict(finished.weights)

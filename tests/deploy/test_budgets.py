@@ -1,0 +1,69 @@
+"""Budgets by the real command on this computer: one that cannot be met, and two at once."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from deploy_home import Home, make_home
+
+WIDE_NET = '''
+"""Two wide hidden layers: weights are nearly all of the time, of the memory and of the file."""
+
+from torch import nn
+
+
+def build() -> nn.Module:
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 1536), nn.ReLU(), nn.Linear(1536, 1536), nn.ReLU(), nn.Linear(1536, 10)
+    )
+'''
+QUICK = ("--floor", "1", "--epochs", "1")  # what is looked at is what it costs, not how well it does
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    home = make_home(tmp_path_factory.mktemp("wide") / "home")
+    (home.folder / "small_net.py").write_text(WIDE_NET)
+    home.task.write_text(home.task.read_text().replace("epochs = 6", "epochs = 1"))
+    return home
+
+
+@pytest.mark.parametrize("second", ["model_peak", "file"])
+def test_two_budgets_at_once_are_both_met_as_measured(wide: Home, second: str) -> None:
+    target = wide.folder / "result.json"
+    process = wide.run_deploy(
+        "--budget", "latency=60%", "--budget", f"{second}=70%", *QUICK, "--json", str(target)
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+    result = json.loads(target.read_text())
+    lines = {line["resource"]: line for line in result["budgets"]}
+    assert set(lines) == {"latency", second}
+    for line in lines.values():
+        assert line["reached"] <= line["limit"] < line["baseline"]
+        assert line["met"] is True
+    last = result["reached"]["measurement"]
+    assert last["latency_ms"]["p50"] <= 0.6 * result["baseline"]["measurement"]["latency_ms"]["p50"]
+    key = {"model_peak": "model_peak_bytes", "file": "file_bytes"}[second]
+    assert last[key] <= 0.7 * result["baseline"]["measurement"][key]
+
+
+def test_a_budget_out_of_reach_ends_before_any_training_and_says_which_would_hold(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home")
+    home.task.write_text(home.task.read_text().replace("epochs = 6", "epochs = 1"))
+    target = home.folder / "result.json"
+    process = home.run_deploy("--budget", "latency=3%", "--budget", "file=90%", "--json", str(target))
+    assert process.returncode == 3, process.stdout + process.stderr
+    result = json.loads(target.read_text())
+    assert [step["name"] for step in result["steps"] if "train" in step["name"]] == ["baseline: train"]
+    assert not (home.agent_state / "active").exists()
+    message = result["message"]
+    assert "latency is in the way" in message
+    assert "file" not in message
+    (percent,) = re.findall(r"--budget latency=(\d+)%", message)
+    assert f"--budget latency={percent}%" in process.stdout.replace("\n", " ")
+    near, dense = (result[name]["latency_ms"]["p50"] for name in ("nearest", "baseline"))
+    assert near <= int(percent) / 100 * dense <= 1.03 * near + 0.01 * dense
