@@ -11,7 +11,9 @@ from pydantic import TypeAdapter
 from pipeline.deploy import Record, deploy
 from pipeline.device.client import BoardStatus, Device
 from pipeline.errors import InfeasibleError, PipelineError
+from pipeline.infeasible import measured_alike
 from pipeline.method import AS_USUAL, Method
+from pipeline.noise import doubt
 from pipeline.profile import DeviceProfile
 from pipeline.replay import Replay
 from pipeline.report.summary import RunSummary, to_json
@@ -71,7 +73,7 @@ def conduct(run: Run, order: Order, device: Device, watch: Watch) -> RunSummary:
     ending = Ending("failed", "ended unexpectedly")
     try:
         deploy(shop, record, order.method)
-        ending = Ending("met", "the budgets are met as measured, and the model is active")
+        ending = Ending("met", _met(record))
     except InfeasibleError as error:
         ending = Ending("infeasible", error.message)
     except PipelineError as error:
@@ -84,6 +86,15 @@ def conduct(run: Run, order: Order, device: Device, watch: Watch) -> RunSummary:
         summary = _conclude(run, order, board, record, ending)
     shop.tidy()
     return summary
+
+
+def _met(record: Record) -> str:
+    """Say that all went well, and how sure that is where the device's own spread leaves doubt."""
+    said = "the budgets are met as measured, and the model is active"
+    if record.recovered is None:
+        return said
+    doubts = doubt(measured_alike(record.candidates, record.recovered), record.limits)
+    return f"{said}; {doubts}" if doubts else said
 
 
 def _conclude(run: Run, order: Order, board: BoardStatus, record: Record, ending: Ending) -> RunSummary:

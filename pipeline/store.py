@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import platformdirs
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import RunError, StorageError
 from pipeline.files import storage_error, storage_errors
@@ -199,14 +199,26 @@ class Run:
             name: unique within the run.
             kind: the value's type: plain data or a frozen dataclass of plain data, kept as JSON.
             work: does the step; the files it makes must be durable when it returns.
+
+        Raises:
+            RunError: the step was recorded in another form, by another version of this program.
         """
         codec = TypeAdapter(kind)
         if name in self._done:
-            return codec.validate_json(self._done[name].value)
+            return self._recorded(name, codec)
         start = time.monotonic()
         value = work()
         self._record(StepRow(name, time.monotonic() - start, codec.dump_json(value).decode()))
         return value
+
+    def _recorded(self, name: str, codec: TypeAdapter[T]) -> T:
+        try:
+            return codec.validate_json(self._done[name].value)
+        except ValidationError as error:
+            raise RunError(
+                f"step {name!r} of run {self.id} cannot be read: another version recorded it",
+                hint="start a new run; what was measured for its latency table is known already",
+            ) from error
 
     def _record(self, step: StepRow) -> None:
         with self.store.transaction() as database:

@@ -34,6 +34,14 @@ def test_a_finished_step_is_not_done_again(tmp_path: Path) -> None:
     assert again == first == Value("a", (1, 2))
 
 
+def test_a_step_of_another_version_is_refused_with_a_hint(tmp_path: Path) -> None:
+    run = Store(tmp_path).create({})
+    run.step("count", str, lambda: "many")
+    with pytest.raises(RunError, match=r"'count' of run .* another version") as caught:
+        run.step("count", int, lambda: 1)
+    assert "new run" in str(caught.value.hint)
+
+
 def test_a_step_that_fails_is_not_recorded(tmp_path: Path) -> None:
     run = Store(tmp_path).create({})
     with pytest.raises(ZeroDivisionError):

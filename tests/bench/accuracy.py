@@ -2,11 +2,14 @@
 
     python tests/bench/accuracy.py fit    --folder DIR --device emu --model resnet20 --share 50 [--methods …]
     python tests/bench/accuracy.py train  --folder DIR --model resnet20 --share 50 --seeds 0 1 2 --epochs 8
+    python tests/bench/accuracy.py again  --folder DIR --device emu --model resnet20 --share 50 --rounds 5
     python tests/bench/accuracy.py report --folder DIR
 
 `fit`: each method makes a model whose p50, measured on the device as one converted file, is at most `share` % of the
 dense model's. `train`: each such model is trained once a seed, all with the same recipe, images, augmentation and
-teacher. `report`: Markdown. What is finished is kept in DIR, and a bench that was stopped goes on where it was.
+teacher. `again`: all fitted models are measured once more, turn by turn. `report`: Markdown. What is finished is kept
+in DIR, one folder a device, and a bench that was stopped goes on where it was.
+
 PIPELINE_DATA says where CIFAR-10 and the dense weights are. Torch-Pruning is needed by `fit` for its own methods alone.
 
 `--device replay --recorded DIR2` takes the measurements from the bench kept in DIR2 instead of a device.
@@ -25,6 +28,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
+from accuracy_again import measure_again
 from accuracy_fit import METHODS, Fits, fit_methods
 from accuracy_report import report
 from accuracy_training import Terms, Trainings, train_one
@@ -52,6 +56,8 @@ def main() -> None:
             _fit(options)
         elif options.part == "train":
             _train(options)
+        elif options.part == "again":
+            _again(options)
         else:
             print(report(options.folder))
     except PipelineError as error:
@@ -63,15 +69,18 @@ def _options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parts = parser.add_subparsers(dest="part", required=True)
-    fit, train, shown = (parts.add_parser(name) for name in ("fit", "train", "report"))
-    for part in (fit, train, shown):
+    fit, train, again, shown = (parts.add_parser(name) for name in ("fit", "train", "again", "report"))
+    for part in (fit, train, again, shown):
         part.add_argument("--folder", type=Path, required=True)
-    for part in (fit, train):
+    for part in (fit, train, again):
         part.add_argument("--model", default="resnet20", choices=["resnet20", "resnet56"])
         part.add_argument("--share", type=int, default=50, help="per cent of the dense model's latency")
+    for part in (fit, train):
         part.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
-    fit.add_argument("--device", default="local", help=f"a device's name, or {REPLAY}")
-    fit.add_argument("--profile")
+    for part in (fit, again):
+        part.add_argument("--device", default="local", help=f"a device's name; for fit also {REPLAY}")
+        part.add_argument("--profile")
+    again.add_argument("--rounds", type=int, default=5)
     fit.add_argument(
         "--recorded", type=Path, help=f"with --device {REPLAY}: the folder of the bench to replay"
     )
@@ -134,6 +143,13 @@ def _replay(recorded: Path | None, model: str) -> Replay:
     if recorded is None or model not in known:
         raise InputError(f"--device {REPLAY} needs --recorded, the folder of a bench that measured {model}")
     return Replay(Store(recorded / "store"), known[model]["run"])
+
+
+def _again(options: argparse.Namespace) -> None:
+    fits = Fits(options.folder, options.model, options.share)
+    profile = load_profile(options.profile or find_device(options.device).profile)
+    with open_device(options.device) as device:
+        measure_again(device, profile, fits, options.rounds, Terminal(Console(stderr=True, highlight=False)))
 
 
 # --- train --------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from accuracy_again import shares_of_dense
 from accuracy_fit import DENSE, METHODS, Fit, Fits
 from accuracy_training import Terms, Trained, Trainings
 from scipy.stats import t as student
@@ -26,12 +27,17 @@ def report(folder: Path) -> str:
         recipes = sorted({each.terms for each in trained}, key=lambda each: each.name)
         for terms in recipes or (None,):
             chosen = [each for each in trained if each.terms == terms]
-            sections.append(_section(model, share, known, terms, chosen))
+            sections.append(_section(model, share, known, shares_of_dense(fits), terms, chosen))
     return "\n\n".join(sections) or "nothing is fitted yet"
 
 
 def _section(
-    model: str, share: str, fits: Mapping[str, Fit], terms: Terms | None, trained: Sequence[Trained]
+    model: str,
+    share: str,
+    fits: Mapping[str, Fit],
+    again: Mapping[str, float],
+    terms: Terms | None,
+    trained: Sequence[Trained],
 ) -> str:
     dense = fits[DENSE]
     scores = {
@@ -43,7 +49,7 @@ def _section(
         f"### {model}, at most {share} % of the dense model's latency\n\n{dense.device}, {dense.date}: "
         f"{dense.measured_ms:.4g} ms, so at most {dense.budget_ms:.4g} ms."
     )
-    rows = [_row(fits[method], dense, scores) for method in scores]
+    rows = [_row(fits[method], dense, again.get(method), scores) for method in scores]
     return "\n".join((f"{head} {_terms(terms, trained)}\n", *_HEADER, *rows))
 
 
@@ -51,6 +57,7 @@ _COLUMNS = (
     "method",
     "measured, ms",
     "of the budget",
+    "of the dense, measured again",
     "MACs",
     "parameters",
     "measurements",
@@ -60,24 +67,25 @@ _COLUMNS = (
 )
 _HEADER = (
     f"| {' | '.join(_COLUMNS)} |",
-    "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
 )
 
 
 def _terms(terms: Terms | None, trained: Sequence[Trained]) -> str:
     if terms is None:
         return "Not trained yet."
-    seeds = len({each.seed for each in trained})
+    count = len({each.seed for each in trained})
+    seeds = "1 seed" if count == 1 else f"{count} seeds"
     images = "" if terms.train_share == 1 else f" on {terms.train_share:.0%} of the images"
     precision = "bf16" if trained[0].bf16 else "fp32"
     epochs = "1 epoch" if terms.epochs == 1 else f"{terms.epochs} epochs"
     return (
-        f"Trained for {epochs}{images}, highest rate {terms.learning_rate:g}, {precision}, {seeds} seeds; "
+        f"Trained for {epochs}{images}, highest rate {terms.learning_rate:g}, {precision}, {seeds}; "
         "test accuracy of the last epoch's weights; ± is half of a 95 % t interval over the seeds."
     )
 
 
-def _row(fit: Fit, dense: Fit, scores: Scores) -> str:
+def _row(fit: Fit, dense: Fit, again: float | None, scores: Scores) -> str:
     own = scores[fit.method]
     ours = scores.get(OURS, {})
     paired = [ours[seed].after - own[seed].after for seed in own if seed in ours]
@@ -85,6 +93,7 @@ def _row(fit: Fit, dense: Fit, scores: Scores) -> str:
         fit.method,
         f"{fit.measured_ms:.4g}",
         f"{fit.measured_ms / fit.budget_ms:.1%}" + ("" if fit.within else " (missed)"),
+        "-" if again is None else f"{again:.1%}",
         f"{fit.macs / dense.macs:.1%}",
         f"{fit.parameters / dense.parameters:.1%}",
         str(len(fit.tried)) + (f" + {fit.layers} layers" if fit.layers else ""),

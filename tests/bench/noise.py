@@ -1,11 +1,12 @@
 """What a deploy makes of a device on which others are busy, and what is true of its verdict.
 
-    python tests/bench/noise.py --folder DIR [--loops 0 1 2 4] [--repeats 3] [--budget 60%] [--seconds 2]
+    python tests/bench/noise.py --folder DIR [--loops 0 1 2 4] [--repeats 3] [--again 6] [--budget 60%] [--seconds 2]
 
 Device "local", beside so many processes that only count: for each number of them the real command deploys a small
 residual network (`tests/deploy/deploy_home.py`), each time in a home of its own. Afterwards, with these processes gone,
-dense and slimmed model are timed in turns, which says what share of the budget the model really takes. Prints Markdown;
-`--seconds` is the protocol's `min_duration_s`. Deploys that are in DIR already are not made again.
+dense and slimmed model are timed in turns, which says what share of the budget the model really takes. Then the dense
+model is measured several times beside as many, each time in a process of its own. Prints Markdown; `--seconds` is the
+protocol's `min_duration_s`. Deploys that are in DIR already are not made again.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ import onnxruntime
 from deploy_home import Home, make_home
 from pydantic import TypeAdapter
 
+from pipeline.device.registry import open_device
 from pipeline.files import sha256
 from pipeline.measurement import Measurement
 from pipeline.noise import doubt, spread
-from pipeline.profile import parse_budget
+from pipeline.profile import load_profile, parse_budget
 
 COUNTING = "while True: pass"
 PAIRS, RUNS = 15, 100
@@ -47,6 +49,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--loops", nargs="+", type=int, default=[0, 1, 2, 4])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--again", type=int, default=6)
     parser.add_argument("--budget", default="60%")
     parser.add_argument("--seconds", type=float, default=2.0)
     options = parser.parse_args()
@@ -55,16 +58,18 @@ def main() -> None:
         "| busy | ended | models measured | dense: ms | ±, % | others, % | flags | used of the budget, % "
         "| ±, % | in truth, % | said of it |\n|---:|---|---:|---:|---:|---:|---|---:|---:|---:|---|"
     )
-    peaks = []
     for loops in options.loops:
         for repeat in range(options.repeats):
             home = _home(options.folder / f"{loops} {repeat}", options.seconds)
             result = _deployed(home, loops, options.budget)
-            peaks.append((_measurement(result["baseline"]).model_peak_bytes or 0) / 1e6)
             print(_line(home, loops, options.budget, result), flush=True)
     print(
-        f"\nthe dense model's memory peak: {min(peaks):.2f} to {max(peaks):.2f} MB in {len(peaks)} processes"
+        "\n| busy | dense: ms | from process to process, ±, % | a process says of itself, ±, % | others, % "
+        "| memory peak, MB |\n|---:|---:|---:|---:|---:|---:|"
     )
+    for loops in options.loops:
+        home = _home(options.folder / f"{options.loops[0]} 0", options.seconds)
+        print(_again(home, loops, options.again), flush=True)
 
 
 def _home(folder: Path, seconds: float) -> Home:
@@ -119,6 +124,30 @@ def _line(home: Home, loops: int, budget: str, result: Result) -> str:
         f"{100 * spread(alike):.1f}",
         f"{100 * true:.1f}",
         doubt(alike, [limit]) or "nothing",
+    )
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _again(home: Home, loops: int, times: int) -> str:
+    """Measure the dense model again and again; return what differs."""
+    dense = _measurement(json.loads((home.folder / "result.json").read_text())["baseline"])
+    file = next(path for path in home.folder.rglob("*.onnx") if sha256(path) == dense.file_sha256)
+    profile = load_profile(str(home.profile))
+    with _busy(loops), open_device("local") as device:
+        made = [
+            device.measure(file, runtime=profile.runtime, threads=profile.threads, protocol=profile.measuring)
+            for _ in range(times)
+        ]
+    medians = [each.latency_ms.p50 for each in made]
+    middle = statistics.median(medians)
+    peaks = [(each.model_peak_bytes or 0) / 1e6 for each in made]
+    cells = (
+        loops,
+        f"{min(medians):.4f} to {max(medians):.4f}",
+        f"{50 * (max(medians) - min(medians)) / middle:.1f}",
+        f"{100 * statistics.median(spread([each]) for each in made):.1f}",
+        f"{100 * statistics.median(each.during.others_share or 0.0 for each in made):.0f}",
+        f"{min(peaks):.2f} to {max(peaks):.2f}",
     )
     return f"| {' | '.join(map(str, cells))} |"
 

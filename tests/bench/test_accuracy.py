@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from accuracy_again import measure_again, shares_of_dense
 from accuracy_fit import DENSE, ENOUGH, MOST, Fit, Fits, Trial, bisect
 from accuracy_methods import rebuild, uniform_l1, work
 from accuracy_report import interval, report
@@ -18,9 +19,11 @@ from accuracy_training import Terms, Trained, Trainings, _last_weights
 from examples.cifar_resnet import resnet20
 from pipeline.candidate import Built
 from pipeline.graph import trace
+from pipeline.profile import load_profile
 from pipeline.prune import slim
 from pipeline.recover.checkpoint import Checkpoint, Standing, save_checkpoint
 from pipeline.search import searchable
+from pipeline.watch import Silent
 
 TERMS = Terms(2, 0.05, 1.0)
 FIT = Fit(DENSE, "a board", "2026-11-21", 0.5, 1.0, False, 200, 100, ((None, 1.0),), "", "w", ())
@@ -93,9 +96,9 @@ def test_the_report_pairs_seeds(tmp_path: Path) -> None:
     trainings.keep(Trained("ours", 0, replace(TERMS, epochs=9), 50.0, 99.0, (), False, 1))  # another recipe
     text = report(tmp_path)
     first = text.split("\n\n### ")[0]
-    assert "| ours | 0.49 | 98.0% | 49.0% | 100.0% | 1 | 50.00 | 91.00 ± 2.48 |  |" in first
+    assert "| ours | 0.49 | 98.0% | - | 49.0% | 100.0% | 1 | 50.00 | 91.00 ± 2.48 |  |" in first
     assert "+1.17 ± 1.90 |" in first  # of 1, 0.5 and 2
-    assert "| tp_taylor | 0.6 | 120.0% (missed) | 60.0% | 100.0% | 1 | - | - | - |" in first
+    assert "| tp_taylor | 0.6 | 120.0% (missed) | - | 60.0% | 100.0% | 1 | - | - | - |" in first
     assert text.count("### resnet20") == 2
     assert trainings.has("ours", 0, TERMS)
     assert not trainings.has("ours", 1, replace(TERMS, epochs=9))
@@ -106,3 +109,21 @@ def test_a_fit_is_kept_and_read_again(tmp_path: Path) -> None:
     assert fits.read("ours") is None
     fits.write(replace(FIT, method="ours", tried=((0.5, 0.7), (None, 0.4))))
     assert copy.copy(fits).read("ours") == replace(FIT, method="ours", tried=((0.5, 0.7), (None, 0.4)))
+
+
+def test_models_are_measured_again_turn_by_turn(tmp_path: Path) -> None:
+    fits = Fits(tmp_path, "resnet20", 50)
+    for method in (DENSE, "ours"):
+        fits.write(replace(FIT, method=method, weights=f"{method}.safetensors"))
+    times, asked = iter([1.0, 0.5, 2.0, 1.0, 4.0, 2.4]), []
+
+    def measure(path: Path, **how: Any) -> Any:
+        asked.append(path.name)
+        return SimpleNamespace(latency_ms=SimpleNamespace(p50=next(times)))
+
+    device: Any = SimpleNamespace(measure=measure)
+    for rounds in (2, 3, 3):
+        measure_again(device, load_profile("local"), fits, rounds, Silent())
+    assert asked == ["dense.onnx", "ours.onnx"] * 3  # the third call finds all it needs
+    assert shares_of_dense(fits) == {DENSE: 1.0, "ours": 0.5}
+    assert "| 50.0% |" in report(tmp_path)
