@@ -75,7 +75,7 @@ def conduct(run: Run, order: Order, device: Device, watch: Watch) -> RunSummary:
         deploy(shop, record, order.method)
         ending = Ending("met", _met(record))
     except InfeasibleError as error:
-        ending = Ending("infeasible", error.message)
+        ending = Ending("infeasible", str(error))
     except PipelineError as error:
         ending = Ending("failed", error.message)
         raise

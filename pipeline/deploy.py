@@ -121,7 +121,7 @@ def shrink(shop: Workshop, record: Record, baseline: Candidate, method: Method) 
     done = len(fitted.candidates)
     for number in range(1, TRIES + 1):
         if fitted.best is None:
-            raise closest_miss(record.candidates, record.limits, fitted.binding)
+            raise closest_miss(record.candidates, record.limits, fitted.binding, fitted.why)
         recovered = recover(stand, record, baseline, fitted.best, f"recovered {number}", epochs)
         record.recovered = recovered
         if recovered.meets(record.limits):
@@ -151,7 +151,7 @@ def choose_variant(shop: Workshop, record: Record, method: Method) -> tuple[Stan
             if len(starts) > 1:
                 record.fitted[str(start.variant)] = Lossy(fitted.best, loss(shop, stand, fitted.best))
     if not ends:
-        raise closest_miss(record.candidates, record.limits, fitted.binding)
+        raise closest_miss(record.candidates, record.limits, fitted.binding, fitted.why)
     if len(starts) == 1:
         return ends[0]
     least = min(record.fitted, key=lambda name: record.fitted[name].loss)
@@ -233,7 +233,9 @@ def recover(
     )
     if not recovered.meets(record.limits) and fitted.meets(record.limits):
         # The same widths met the budgets before, so this may be noise: one more measurement, and that one counts.
-        recovered = replace(recovered, measurement=shop.measure(f"{name}: measure again", built))
+        record.candidates += (recovered,)
+        again = shop.measure(f"{name}: measure again", built)
+        recovered = replace(recovered, name=f"{recovered.name}, again", measurement=again)
     record.candidates += (recovered,)
     record.surveys[recovered.name] = stand.ground
     return recovered

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.candidate import Candidate
 from pipeline.measurement import Measurement
+from pipeline.noise import LARGEST_ROOM, SMALLEST_ROOM, room
 from pipeline.profile import Limit, reached
 from pipeline.search import CostRow, Problem, build_problem
 from pipeline.search.correction import Correction, latency_row, scaled
@@ -21,8 +22,6 @@ from pipeline.search.terms import Point, operator_parts, terms_of
 from pipeline.survey import Survey
 
 BYTES_PER_MB = 10**6
-SMALLEST_MARGIN = 0.01
-LARGEST_MARGIN = 0.03
 MOST_NOISE = 0.03
 NOTHING_LEARNT = Correction()
 ENERGY_ROW = "predicted latency times measured power"
@@ -42,7 +41,7 @@ class Feedback:
     memory_offset_bytes: float = 0.0
     file_offset_bytes: float = 0.0
     power_w: float | None = None
-    margin: float = SMALLEST_MARGIN
+    margin: float = SMALLEST_ROOM
 
     def learn(self, ground: Survey, candidate: Candidate) -> Feedback:
         """Return the feedback that makes `candidate`'s prediction exact."""
@@ -68,12 +67,12 @@ class Feedback:
             memory_offset_bytes=0.0 if peak is None else peak - ground.peak_bytes(widths),
             file_offset_bytes=measured.file_bytes - ground.file_bytes(widths),
             power_w=self.power_w if energy is None else energy / p50,
-            margin=max(self.margin, min(measured.steadiness / 2, LARGEST_MARGIN)),
+            margin=max(self.margin, room("latency", measured)),
         )
 
     def cautious(self) -> Feedback:
         """Return the same feedback with twice the margin, after a miss that was noise."""
-        return replace(self, margin=min(2 * self.margin, 2 * LARGEST_MARGIN))
+        return replace(self, margin=min(2 * self.margin, 2 * LARGEST_ROOM))
 
     def predict_ms(self, ground: Survey, widths: Mapping[str, int]) -> float:
         """Return the p50 latency that the corrected table expects."""

@@ -18,7 +18,7 @@ ROUNDING = 1e-9  # what floats add to a whole number is not rounded up
 
 
 def closest_miss(
-    candidates: Sequence[Candidate], limits: Sequence[Limit], binding: Sequence[str]
+    candidates: Sequence[Candidate], limits: Sequence[Limit], binding: Sequence[str], why: str = ""
 ) -> InfeasibleError:
     """Say which budgets are in the way, how near the nearest measured candidate came, and what would hold.
 
@@ -26,6 +26,7 @@ def closest_miss(
         candidates: all that were measured, one of which at least misses a budget.
         limits: the budgets; the device could measure all of them.
         binding: resources in the way of the plan that was asked for last, as predicted.
+        why: the search ended; told where it did not even ask for a first plan.
     """
     near = nearest([each for each in candidates if not each.meets(limits)], limits)
     missed = near.overruns(limits)
@@ -37,6 +38,7 @@ def closest_miss(
     return InfeasibleError(
         f"the budgets can't be met: {' and '.join(names)} {verb} in the way; "
         f"nearest measured is {near.name!r} ({detail}); as measured, this would hold: {flags}"
+        + (f"; {why}" if why and near.stage == "baseline" else "")
         + (f"; {doubts}" if doubts else ""),
         hint=QUIETER if doubts else LOOSEN,
     )

@@ -12,6 +12,9 @@ from pipeline.profile import Limit, reached
 
 SMALLEST_ROOM = 0.01
 LARGEST_ROOM = 0.03
+FLAGGED_SPREAD = (
+    0.025  # of a latency from process to process where others are busy, however steady each process was
+)
 MEMORY_SPREAD_BYTES = 250_000  # of one model's peak from process to process, whatever its size
 DISTURBED = 0.03  # of the cores' time: from there on the agent flags a measurement
 
@@ -19,11 +22,12 @@ DISTURBED = 0.03  # of the cores' time: from there on the agent flags a measurem
 def spread(measurements: Sequence[Measurement]) -> float:
     """Return by what share the latency of one model may be off, as its measurements show.
 
-    Half of the range between the medians of five windows (`Measurement.steadiness`), of the least steady one; where
-    it was measured more than once, the range between the measurements if that is more.
+    Half of the range between the medians of five windows (`Measurement.steadiness`), of the least steady one; more
+    where one was flagged; the range between the measurements where that is more.
     """
     medians = [each.latency_ms.p50 for each in measurements]
-    return max(max(medians) / min(medians) - 1, *(each.steadiness / 2 for each in measurements))
+    own = [max(each.steadiness / 2, FLAGGED_SPREAD if each.flags else 0.0) for each in measurements]
+    return max(max(medians) / min(medians) - 1, *own)
 
 
 def room(resource: str, measured: Measurement) -> float:

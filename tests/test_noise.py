@@ -41,6 +41,13 @@ def test_two_measurements_that_differ_show_a_spread_that_each_alone_does_not() -
     assert spread([measured(1.0, 0.001), measured(1.1, 0.001)]) == pytest.approx(0.1)
 
 
+def test_a_flagged_measurement_is_believed_less_however_steady_it_was() -> None:
+    flagged = replace(measured(1.0, 0.002), flags=("disturbed",))
+    assert spread([flagged]) == pytest.approx(0.025)
+    assert spread([measured(1.0, 0.002), flagged]) == pytest.approx(0.025)
+    assert spread([replace(flagged, steadiness=0.1)]) == pytest.approx(0.05)
+
+
 @pytest.mark.parametrize(("steadiness", "expected"), [(0.0, 0.01), (0.04, 0.02), (0.5, 0.03)])
 def test_a_budget_leaves_room_for_the_spread_within_bounds(steadiness: float, expected: float) -> None:
     assert room("latency", measured(1.0, steadiness)) == pytest.approx(expected)

@@ -61,6 +61,9 @@ class SyntheticDevice:
     seed: int = 0
     power_w: float | None = None
     graph: DependencyGraph = GRAPH
+    surprise: float = (
+        0.0  # each plan measured is by so much slower, compared with what is predicted, than the one before
+    )
     calls: int = field(default=0, init=False)
 
     def layers_ms(self, widths: Mapping[str, int]) -> float:
@@ -73,7 +76,7 @@ class SyntheticDevice:
     def measure(self, widths: Mapping[str, int]) -> Seen:
         self.calls += 1
         spread = random.Random(f"{self.seed} {sorted(widths.items())}").uniform(-self.noise, self.noise)
-        p50 = self.exact_ms(widths) * (1 + spread)
+        p50 = self.exact_ms(widths) * (1 + spread) * (1 + self.surprise) ** (self.calls - 1)
         survey = self.survey()
         return Seen(
             replace(

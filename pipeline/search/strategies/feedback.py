@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,9 @@ from pipeline.search.milp import MilpAllocator
 from pipeline.search.strategies.base import Search, choice_of
 from pipeline.search.strategies.protocol import Proposal, Start
 
+TIMED = frozenset({"latency", "energy"})
+ROOM = 1.5  # surprises like the last that the last try leaves room for
+LEARNT = 2  # measurements after which a surprise is not the table's any more
 _AGAIN = "again"  # the resource of rows that forbid what was measured already
 
 
@@ -20,7 +24,9 @@ class ExactFeedback(Search):
     The allocation is that of HALP (Shen et al. 2022, equation 3: a knapsack over the device's latency table) with
     terms for pairs of neighbours (`milp.py`), the correction that of `correction.py`. A plan predicted to be slower
     than the whole model is never asked for, nor is one that was measured: it is ruled out by one more row,
-    "at most all but one group as in that plan". What the solver proved goes into `why`.
+    "at most all but one group as in that plan". Where one measurement is left and nothing has fitted, the budgets of
+    time are smaller by half as much again as the last plan took more than predicted. What the solver proved goes into
+    `why`.
     """
 
     name = "feedback"
@@ -33,7 +39,7 @@ class ExactFeedback(Search):
         problem = self.outlook.problem()
         whole_ms = problem.predicted(problem.full())["latency"]
         limits = {**problem.limits, "latency": min(whole_ms, problem.limits.get("latency", whole_ms))}
-        bounded = self._without_missed(replace(problem, limits=limits))
+        bounded = self._without_missed(replace(problem, limits=self._cautious(limits)))
         found = self.allocator.allocate(bounded)
         choice = choice_of(problem, found.widths)
         shown = _shown(problem, found)
@@ -51,6 +57,15 @@ class ExactFeedback(Search):
             return None
         why = "the most importance within all budgets" if found.feasible else "the nearest to the budgets"
         return Proposal(**vars(shown), strategy=self.name, why=f"{why}: {self._certainty(found)}")
+
+    def _cautious(self, limits: Mapping[str, float]) -> dict[str, float]:
+        """Leave room for another surprise like the last one where no plan has fitted and one measurement is left."""
+        one_left = len(self.told) == self.start.measurements - 1
+        if not one_left or len(self.told) < LEARNT or any(self.fits(seen) for _, seen in self.told):
+            return dict(limits)
+        proposal, seen = self.told[-1]
+        surprise = max(seen.measurement.latency_ms.p50 / proposal.predicted["latency"] - 1, 0.0)
+        return {n: limit / (1 + ROOM * surprise if n in TIMED else 1.0) for n, limit in limits.items()}
 
     def _without_missed(self, problem: Problem) -> Problem:
         """Return the problem without the plans that were measured and did not fit."""
