@@ -20,7 +20,7 @@ from pipeline import baseline as baselines
 from pipeline.bundle import Bundle
 from pipeline.candidate import Built, Candidate
 from pipeline.convert import Agreement
-from pipeline.errors import InfeasibleError
+from pipeline.errors import InfeasibleError, ModelError
 from pipeline.feedback import Feedback
 from pipeline.fit import Fitted, fit
 from pipeline.infeasible import closest_miss
@@ -89,6 +89,7 @@ def deploy(shop: Workshop, record: Record, method: Method) -> None:
     whole = [each for each in record.candidates if each.meets(record.limits)]
     if whole:  # it fits as it is: nothing is taken from it
         recovered = record.recovered = min(whole, key=lambda each: each.measurement.latency_ms.p50)
+        record.agreement = validate(shop.running(recovered.variant), "baseline", recovered.built)
     else:
         recovered = shrink(shop, record, baseline, method)
     check_accuracy(recovered, record.accuracy_floor, record.candidates)
@@ -106,7 +107,11 @@ def measure_variants(shop: Workshop, baseline: Candidate) -> tuple[Candidate, ..
     found = []
     for variant in shop.note("variants", tuple[Variant, ...], partial(_variants, shop)):
         other = shop.running(variant)
-        built = other.step("baseline: convert", Built, partial(_convert, other, baseline.built))
+        try:
+            built = other.step("baseline: convert", Built, partial(_convert, other, baseline.built))
+        except ModelError as error:
+            shop.watch.say(f"left out: {variant}; {error.message}")
+            continue
         accuracy = baseline.validation_accuracy
         found.append(other.candidate("baseline", "baseline", built, widths={}, accuracy=accuracy))
     return tuple(found)
@@ -176,9 +181,8 @@ def approach(
             stand = replace(stand, ground=ground)
         limits = targets(record.limits, stand.start.measurement, method.cuts + 1 - number)
         fitted = search(replace(stand, shop=there, feedback=feedback), record, limits, method)
-        if (
-            number < method.cuts and fitted.best is not None
-        ):  # else no plan lies on the way: the next cut goes further
+        between = number < method.cuts
+        if between and fitted.best is not None:  # else no plan lies on the way, and the next cut goes further
             share = epochs_of_cut(epochs, number, method.cuts)
             at = replace(stand, shop=there)
             stand = replace(stand, start=recover(at, record, baseline, fitted.best, "recovered", share))
@@ -221,7 +225,7 @@ def recover(
     built = shop.step(
         f"{name}: train", Built, lambda advance: shop.recover(baseline.built, fitted, name, epochs, advance)
     )
-    record.agreement = shop.step(f"{name}: validate", Agreement, lambda _: shop.validate(built))
+    record.agreement = validate(shop, name, built)
     recovered = shop.candidate(
         name,
         "recovered",
@@ -239,6 +243,11 @@ def recover(
     record.candidates += (recovered,)
     record.surveys[recovered.name] = stand.ground
     return recovered
+
+
+def validate(shop: Workshop, name: str, built: Built) -> Agreement:
+    """Compare the answers of a converted file with the PyTorch model's."""
+    return shop.step(f"{name}: validate", Agreement, lambda _: shop.validate(built))
 
 
 def check_accuracy(recovered: Candidate, floor: float, candidates: Sequence[Candidate]) -> None:

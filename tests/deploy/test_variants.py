@@ -17,6 +17,8 @@ from deploy_home import Home, make_home
 from device import Behaviour, Hardware, SimulatedBoard, SimulatedDevice
 
 from pipeline.conduct import Order, conduct, start
+from pipeline.convert import TfliteConverter
+from pipeline.errors import ModelError
 from pipeline.method import Method
 from pipeline.profile import load_profile, parse_accuracy, parse_also, parse_budget, with_overrides
 from pipeline.report.html import render
@@ -114,6 +116,18 @@ def test_a_way_that_the_device_lacks_is_left_out(home: Home) -> None:
     assert summary.variants == ()
 
 
+def test_a_way_that_the_model_cannot_be_converted_for_is_left_out(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ModelError("TFLite has no translation of the operator aten.bitwise_and")
+
+    monkeypatch.setattr(TfliteConverter, "convert", refuse)
+    summary, _ = walk(order(home, "tflite:2", budgets=("latency=80%",)), board(lambda *_: 1.0))
+    assert summary.status == "met", summary.message
+    assert summary.variants == ()
+
+
 def test_weights_in_half_precision_meet_a_budget_on_the_file_alone(home: Home) -> None:
     asked = order(home, "onnxruntime:1:fp16", budgets=("file=60%", "latency=100%"))
     summary, _ = walk(asked, board(lambda *_: 1.0))
@@ -123,6 +137,10 @@ def test_weights_in_half_precision_meet_a_budget_on_the_file_alone(home: Home) -
     assert summary.reached.parameters == summary.baseline.parameters
     assert summary.reached.variant.endswith("fp16 weights")
     assert (summary.reached.file_mb or 1.0) < 0.6 * (summary.baseline.file_mb or 0.0)
+    assert summary.agreement is not None
+    assert 50 < (summary.agreement.sqnr_db or 0.0) < 100, (
+        "half precision rounds, and what is left was compared"
+    )
 
 
 def test_several_cuts_go_to_the_budget_by_what_was_measured(home: Home) -> None:
