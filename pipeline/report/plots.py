@@ -24,6 +24,9 @@ from pipeline.report.words import NBSP, count, listed, number, percent, printabl
 WIDTH_IN = 3.6
 ROW_IN = 0.19
 MAX_ROWS = 60
+MOST_NAMES = (
+    6  # beside the marks of the accuracy plot; of more, only the baseline and the recovered have theirs
+)
 
 
 @dataclass(frozen=True)
@@ -201,6 +204,8 @@ def _points(axes: Axes, marks: Sequence[Mark]) -> None:
         if mark.y is None:
             continue
         axes.plot(mark.x, mark.y, **_look(mark.stage))
+        if len(marks) > MOST_NAMES and mark.stage != "recovered" and mark.name != "baseline":
+            continue  # too many names to be read; the tables have them
         rightwards = mark.x < (left + right) / 2
         y = (mark.y - low) / (high - low)
         while any(abs(y - other) < 0.075 for other in taken):
