@@ -132,8 +132,7 @@ def survey(shop: Workshop, known: Study, start: Built) -> Survey:
 
 def loss_at(shop: Workshop, known: Study | Survey, start: Built, widths: Mapping[str, int]) -> float:
     """Return the loss on the calibration batches of a model cut to `widths`; nothing is converted or measured."""
-    plan = known.graph.plan(kept_indices(known.importance, widths))
-    return shop.calibration_loss(shop.slimmed(start, plan))
+    return shop.calibration_loss(start, known.graph.plan(kept_indices(known.importance, widths)))
 
 
 def make_table(

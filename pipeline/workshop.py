@@ -38,7 +38,7 @@ from pipeline.host_runtime import runner
 from pipeline.measurement import LayerTiming, Measurement
 from pipeline.profile import DeviceProfile
 from pipeline.prune import SlimmingPlan, slim
-from pipeline.recover import TrainResult, accuracy, recalibrate_batch_norm, train
+from pipeline.recover import TrainResult, accuracy, batch_statistics, recalibrate_batch_norm, train
 from pipeline.replay import Replay
 from pipeline.signing import sign_with_own_key
 from pipeline.store import Run
@@ -52,6 +52,7 @@ T = TypeVar("T")
 THREADS_STEP = "choose threads"
 CALIBRATION_SAMPLES = 1024
 RECALIBRATION_BATCHES = 10
+SMALLEST_BATCH = 32  # whose own mean and variance say something
 VALIDATION_SAMPLES = 64
 
 
@@ -194,12 +195,19 @@ class Workshop:
         )
         return model.eval()
 
-    def calibration_loss(self, model: nn.Module) -> float:
-        """Return the mean cross-entropy on the calibration batches."""
+    def calibration_loss(self, start: Built, plan: SlimmingPlan) -> float:
+        """Return the mean cross-entropy on the calibration batches of a model slimmed by `plan`.
+
+        Each batch norm takes the statistics of the batch at hand; a last batch too small for that is left out.
+        """
+        model = slim(self.model(start), plan).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         total, count = 0.0, 0
-        with torch.inference_mode():
+        with torch.inference_mode(), batch_statistics(model):
             for inputs, targets in self.calibration_batches():
-                total += float(torch.nn.functional.cross_entropy(model(inputs), targets, reduction="sum"))
+                if count and len(targets) < SMALLEST_BATCH:
+                    break
+                scores = model(inputs.contiguous(memory_format=torch.channels_last))
+                total += float(torch.nn.functional.cross_entropy(scores, targets, reduction="sum"))
                 count += len(targets)
         return total / count
 

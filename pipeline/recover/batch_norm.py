@@ -43,6 +43,29 @@ def recalibrate_batch_norm(
 
 
 @contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Let every batch norm take the mean and variance of the batch at hand; what it remembers stays as it is.
+
+    A network that was cut can so be scored in one pass, without recalibrating it on other examples first. All else is
+    in eval mode meanwhile.
+    """
+    norms = [
+        module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats
+    ]
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    for norm in norms:
+        norm.training, norm.track_running_stats = True, False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
 def _collecting(model: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
     """Let only the batch norms be in training mode, averaging over all that they see from now on."""
     modes = {module: module.training for module in model.modules()}

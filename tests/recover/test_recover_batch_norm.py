@@ -7,7 +7,7 @@ from digits_training import PREPROCESS, make_model, make_splits, run, same, snap
 from torch import nn
 
 from pipeline.data.preprocess import apply
-from pipeline.recover import accuracy, recalibrate_batch_norm
+from pipeline.recover import accuracy, batch_statistics, recalibrate_batch_norm
 
 
 def norms(model: nn.Module) -> list[nn.BatchNorm2d]:
@@ -69,3 +69,18 @@ def test_a_model_without_batch_norm_is_left_as_it_is() -> None:
     before = snapshot(model)
     recalibrate(model)
     assert same(model.state_dict(), before)
+
+
+def test_with_the_batch_s_own_statistics_ruined_ones_do_not_count_and_nothing_changes() -> None:
+    model, splits = make_model(dropout=0.5).eval(), make_splits()
+    inputs = apply(PREPROCESS, splits.train.inputs[:64])
+    with torch.no_grad(), batch_statistics(model):
+        wanted = model(inputs)
+    for norm in norms(model):
+        norm.running_mean.fill_(5.0)
+    before = snapshot(model)
+    with torch.no_grad(), batch_statistics(model):
+        torch.testing.assert_close(model(inputs), wanted)
+    assert same(snapshot(model), before)
+    assert not any(module.training for module in model.modules())
+    assert all(norm.track_running_stats for norm in norms(model))
