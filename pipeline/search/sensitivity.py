@@ -3,8 +3,8 @@
 A first-order score (Taylor) adds up over units, but it prices a cut too low the deeper it goes: on ResNet-20 the
 measured loss per share of Taylor importance was 2 to 5 times higher for halving a group than for dropping its whole
 block. So each group is cut to a few of its widths, alone, and the loss is measured (Li et al. 2017, "Pruning Filters
-for Efficient ConvNets", section 3.3: sensitivity of single layers; here with batch norms that know the cut). The score still
-decides which units go; the curve decides how many.
+for Efficient ConvNets", section 3.3: sensitivity of single layers; here with batch norms that know the cut). The
+score still decides which units go; the curve decides how many.
 """
 
 from __future__ import annotations
