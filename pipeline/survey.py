@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ from pipeline.search import (
     LayerClock,
     LayerFile,
     LayerShape,
+    PairShape,
     Staircase,
     Stairs,
     TableCache,
@@ -33,6 +35,7 @@ from pipeline.search import (
     kept_indices,
     loss_curves,
     model_peak_bytes,
+    pair_shapes,
     repeated,
     searchable,
     shares_kept,
@@ -43,6 +46,8 @@ from pipeline.search import (
 )
 from pipeline.watch import Advance
 from pipeline.workshop import Workshop
+
+Shape = TypeVar("Shape", LayerShape, PairShape)
 
 CRITERION = "taylor"
 FIXED_SHOWN = 3
@@ -147,9 +152,12 @@ def make_table(
     times = dict(search.times)
     if untimed := search.untimed(widths):
         times |= bench.times("pairs", untimed)[0]
+    pairs = pair_shapes(graph, widths)
+    together = bench.times("neighbours", pairs)[0] if pairs else {}
     bench.close()
     needed = (EMPTY, *table_shapes(graph, widths))
-    return stairs, widths, LatencyTable.from_times({shape: times[shape] for shape in needed})
+    table = LatencyTable.from_times({shape: times[shape] for shape in needed}, together)
+    return stairs, widths, table
 
 
 def _droppable(graph: DependencyGraph) -> int:
@@ -167,16 +175,16 @@ class Bench:
     def __init__(self, shop: Workshop) -> None:
         self._shop = shop
         self._folder = shop.path("table")
-        self._ms: dict[LayerShape, float] = {}
+        self._ms: dict[LayerShape | PairShape, float] = {}
         self._clock: LayerClock | None = None
 
-    def times(self, stage: str, shapes: Sequence[LayerShape]) -> tuple[dict[LayerShape, float], float]:
+    def times(self, stage: str, shapes: Sequence[Shape]) -> tuple[dict[Shape, float], float]:
         """Return each shape's time (ms), and the relative deviation of such a time."""
         step = f"{TABLE_STEP}: {stage}"
         timings = self._shop.step(step, tuple[LayerTiming, ...], partial(self._time, step, shapes))
         once, twice = timings[: len(shapes)], timings[len(shapes) :]
         times = times_of(shapes, once)
-        self._ms |= times
+        self._ms.update(times.items())
         return times, timing_noise([once[index] for index in repeated(len(shapes))], twice)
 
     def close(self) -> None:
@@ -186,7 +194,9 @@ class Bench:
             self._shop.watch.say(f"{self._clock.timed} layers timed on the device{known}")
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _time(self, step: str, shapes: Sequence[LayerShape], advance: Advance) -> tuple[LayerTiming, ...]:
+    def _time(
+        self, step: str, shapes: Sequence[LayerShape | PairShape], advance: Advance
+    ) -> tuple[LayerTiming, ...]:
         """Build each layer as a small file, and have those timed that are not known yet."""
         files = self._build(shapes)
 
@@ -208,7 +218,7 @@ class Bench:
         level = {file: self._ms[shape] for file, shape in zip(self._build(slowest), slowest, strict=True)}
         return LayerClock(TableCache(shop.run.store.folder / "tables", facts, shop.watch.say), level)
 
-    def _build(self, shapes: Sequence[LayerShape]) -> list[LayerFile]:
+    def _build(self, shapes: Sequence[LayerShape | PairShape]) -> list[LayerFile]:
         runtime = self._shop.profile.runtime
         self._folder.mkdir(exist_ok=True)
         files = []

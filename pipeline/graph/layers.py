@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -39,23 +40,29 @@ def compute_layers(flow: Flow, grouping: Grouping) -> tuple[ComputeLayer, ...]:
     """
     widths = {group.name: group.width for group in grouping.groups}
     calls: Counter[str] = Counter()
-    layers = []
+    layers, ends = [], dict[fx.Node, str]()
     for trace in flow.layers:
         calls[trace.name] += 1
         name = trace.name if calls[trace.name] == 1 else f"{trace.name}#{calls[trace.name]}"
-        layers.append(_layer(flow, grouping, widths, trace, name))
+        layer, end = _layer(flow, grouping, widths, trace, name)
+        source = trace.node.args[0]
+        if isinstance(source, fx.Node) and _only_user(source) is trace.node:
+            layer = replace(layer, follows=ends.get(source))
+        layers.append(layer)
+        ends[end] = name
     return tuple(layers)
 
 
 def _layer(
     flow: Flow, grouping: Grouping, widths: dict[str, int], trace: LayerTrace, name: str
-) -> ComputeLayer:
+) -> tuple[ComputeLayer, fx.Node]:
+    """Return a layer, and the last node of what fuses into it."""
     inner = grouping.count(flow.units, trace.in_ids)
     outer = grouping.count(flow.units, trace.out_ids)
     in_groups, in_repeat = _terms(inner, widths)
     out_group = next(iter(outer), None)
-    norm, activation = _followers(trace.node)
-    return ComputeLayer(
+    norm, activation, end = _followers(trace.node)
+    layer = ComputeLayer(
         name=name,
         kind=trace.kind,
         in_width=trace.in_width,
@@ -78,6 +85,7 @@ def _layer(
         out_repeat=outer[out_group] // widths[out_group] if out_group is not None else 1,
         out_fixed=trace.out_width - outer.total(),
     )
+    return layer, end
 
 
 def _goes_by_groups(flow: Flow, grouping: Grouping, trace: LayerTrace) -> bool:
@@ -96,13 +104,17 @@ def _terms(entries: Counter[str], widths: dict[str, int]) -> tuple[tuple[str, ..
     return tuple(group for group, each in repeats.items() for _ in range(each // common)), common
 
 
-def _followers(node: fx.Node) -> tuple[bool, Literal["relu", "relu6"] | None]:
-    """Tell whether a batch norm follows alone, and which activation follows it (or the layer) alone."""
-    follower = _only_user(node)
+def _followers(node: fx.Node) -> tuple[bool, Literal["relu", "relu6"] | None, fx.Node]:
+    """Tell whether a batch norm follows alone, and which activation follows it (or the layer) alone.
+
+    The last node of all three is returned, too.
+    """
+    end, follower = node, _only_user(node)
     norm = follower is not None and str(follower.target) in _BATCH_NORMS
     if norm and follower is not None:
-        follower = _only_user(follower)
-    return norm, _activation(follower)
+        end, follower = follower, _only_user(follower)
+    activation = _activation(follower)
+    return norm, activation, end if activation is None or follower is None else follower
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:

@@ -5,6 +5,7 @@ staircase (which widths) → shapes → layer_models → layer_clock (cache, or 
 
 from pipeline.search.allocate import Allocation, Allocator, CostRow, Problem
 from pipeline.search.choice import searchable
+from pipeline.search.company import pair_shapes
 from pipeline.search.costs import build_problem, model_peak_bytes, weight_bytes
 from pipeline.search.greedy import GreedyAllocator
 from pipeline.search.importance import kept_indices, kept_shares
@@ -12,7 +13,7 @@ from pipeline.search.layer_clock import ANCHORS, LayerClock, LayerFile, repeated
 from pipeline.search.layer_models import build_layer_model
 from pipeline.search.milp import MilpAllocator
 from pipeline.search.sensitivity import loss_curves, shares_kept
-from pipeline.search.shapes import EMPTY, LayerShape, candidate_widths, table_shapes
+from pipeline.search.shapes import EMPTY, LayerShape, PairShape, candidate_widths, table_shapes
 from pipeline.search.staircase import Staircase, Stairs, expected_shapes
 from pipeline.search.table import LatencyTable, TimedShape, times_of
 from pipeline.search.table_cache import TableCache
@@ -29,6 +30,7 @@ __all__ = [
     "LayerFile",
     "LayerShape",
     "MilpAllocator",
+    "PairShape",
     "Problem",
     "Staircase",
     "Stairs",
@@ -42,6 +44,7 @@ __all__ = [
     "kept_shares",
     "loss_curves",
     "model_peak_bytes",
+    "pair_shapes",
     "repeated",
     "searchable",
     "shares_kept",

@@ -3,9 +3,10 @@
 A table times layers alone. A whole model also joins, pads, pools and hands on, and a layer in company is not as fast
 as alone. So its latency is taken as linear in few kinds of terms, each of which has a cause:
 
-    ms(w) = e + c + b * B(w) + sum over layers of (1 + g + d_f + h_s) * T_s
+    ms(w) = e + N(w) + c + b * B(w) + sum over layers of (1 + g + d_f + h_s) * T_s
 
     e    one empty call                                                                        from the table
+    N    what neighbouring layers take less, or more, than each alone (`company.py`)           from the table
     T_s  the table's entry for a layer's shape s at the widths w                               from the table
     B    bytes alive in the operators that the table does not time                             from the graph
     c    what no width changes                                                                 learnt
@@ -72,7 +73,7 @@ class Learnt:
     def predict(self, terms: Terms) -> float:
         """Return the p50 latency in ms that is expected of a model with these terms."""
         layers = sum(self.factor(shape) * ms for shape, ms in terms.shape_ms.items())
-        return terms.empty_ms + self.constant_ms + self.ms_per_byte * terms.moved_bytes + layers
+        return terms.fixed_ms + self.constant_ms + self.ms_per_byte * terms.moved_bytes + layers
 
     def scaled(self, ratio: float) -> Learnt:
         """Return all terms, multiplied."""
@@ -113,8 +114,8 @@ class Correction:
             frozen += negative
             found = equations.solve(frozen)
         learnt, last = equations.read(found), self.points[-1]
-        own = learnt.predict(last.terms) - last.terms.empty_ms
-        wanted = last.ms - last.terms.empty_ms
+        own = learnt.predict(last.terms) - last.terms.fixed_ms
+        wanted = last.ms - last.terms.fixed_ms
         return learnt.scaled(wanted / own) if own > 0 < wanted else learnt
 
 
@@ -213,7 +214,7 @@ class _Equations:
 
     def _add_model(self, point: Point) -> None:
         terms = point.terms
-        table_ms = terms.empty_ms + sum(terms.shape_ms.values())
+        table_ms = terms.fixed_ms + sum(terms.shape_ms.values())
         row = self._around(terms) + self._layers(terms.shape_ms)
         self._add(row, point.ms - table_ms, max(point.noise, LEAST_NOISE) * point.ms)
 
@@ -221,7 +222,7 @@ class _Equations:
         floor = FLOOR_DOUBT * point.ms
         for name in self.families:
             own = {shape: ms for shape, ms in point.terms.shape_ms.items() if family(shape) == name}
-            expected = sum(own.values())
+            expected = sum(own.values()) + point.terms.saved_ms.get(name, 0.0)
             if name in parts and expected > 0:
                 self._add(self._layers(own), parts[name] - expected, OPERATOR_DOUBT * parts[name] + floor)
         self._add(self._around(point.terms), parts[REST], OTHERS_DOUBT * parts[REST] + floor)

@@ -1,7 +1,8 @@
-"""One layer as a small ONNX file."""
+"""One layer, or a few behind each other, as a small ONNX file."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,9 @@ from pipeline.search.shapes import LayerShape
 OPSET, IR_VERSION = 17, 8  # old enough for every runtime that a board may have
 
 
-def build(shape: LayerShape, path: Path) -> None:
-    """Write `shape` as an ONNX model: NCHW float32, batch 1, input "input", output "output"."""
-    graph = _empty() if shape.kind == "empty" else _layer(shape)
+def build(layers: Sequence[LayerShape], path: Path) -> None:
+    """Write layers, each behind the one before, as an ONNX model: NCHW float32, batch 1, "input", "output"."""
+    graph = _empty() if layers[0].kind == "empty" else _chain(layers)
     model = helper.make_model(
         graph,
         producer_name="edge-pipeline",
@@ -31,26 +32,46 @@ def _empty() -> onnx.GraphProto:
     return helper.make_graph([node], "empty", [_tensor("input", [1, 1])], [_tensor("output", [1, 1])])
 
 
-def _layer(shape: LayerShape) -> onnx.GraphProto:
-    weight, bias = random_weights(shape)
-    constants = {"weight": weight}
-    if bias is not None:
-        constants["bias"] = bias
-    computed = "output" if shape.activation is None else "computed"
-    nodes = [_compute_node(shape, ["input", *constants], computed)]
-    if shape.activation == "relu":
-        nodes.append(helper.make_node("Relu", [computed], ["output"]))
-    elif shape.activation == "relu6":
-        constants |= {"low": np.array(0, np.float32), "high": np.array(6, np.float32)}
-        nodes.append(helper.make_node("Clip", [computed, "low", "high"], ["output"]))
+def _chain(layers: Sequence[LayerShape]) -> onnx.GraphProto:
+    nodes: list[onnx.NodeProto] = []
+    stored: list[onnx.TensorProto] = []
+    source = "input"
+    for number, shape in enumerate(layers, 1):
+        target = "output" if number == len(layers) else f"between{number}"
+        tag = "" if len(layers) == 1 else str(number)
+        _add_layer(nodes, stored, shape, source, target, tag)
+        source = target
+    first, last = layers[0], layers[-1]
     inputs, outputs = (
-        _dims(shape, shape.in_width, shape.input_hw),
-        _dims(shape, shape.out_width, shape.output_hw),
+        _dims(first, first.in_width, first.input_hw),
+        _dims(last, last.out_width, last.output_hw),
     )
-    stored = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     return helper.make_graph(
         nodes, "layer", [_tensor("input", inputs)], [_tensor("output", outputs)], initializer=stored
     )
+
+
+def _add_layer(
+    nodes: list[onnx.NodeProto],
+    stored: list[onnx.TensorProto],
+    shape: LayerShape,
+    source: str,
+    target: str,
+    tag: str,
+) -> None:
+    weight, bias = random_weights(shape)
+    constants = {f"weight{tag}": weight}
+    if bias is not None:
+        constants[f"bias{tag}"] = bias
+    computed = target if shape.activation is None else f"computed{tag}"
+    nodes.append(_compute_node(shape, [source, *constants], computed))
+    if shape.activation == "relu":
+        nodes.append(helper.make_node("Relu", [computed], [target]))
+    elif shape.activation == "relu6":
+        bounds = {f"low{tag}": np.array(0, np.float32), f"high{tag}": np.array(6, np.float32)}
+        constants |= bounds
+        nodes.append(helper.make_node("Clip", [computed, *bounds], [target]))
+    stored += [numpy_helper.from_array(value, name) for name, value in constants.items()]
 
 
 def _compute_node(shape: LayerShape, inputs: list[str], output: str) -> onnx.NodeProto:

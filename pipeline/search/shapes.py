@@ -84,6 +84,19 @@ class LayerShape:
         return self.out_width * (self.in_width // self.groups) * area + self.out_width * self.bias
 
 
+@dataclass(frozen=True)
+class PairShape:
+    """Two layers in one model: the second takes what the first gives."""
+
+    first: LayerShape
+    second: LayerShape
+
+    @property
+    def key(self) -> str:
+        """The pair as one line of text."""
+        return f"{self.first.key} + {self.second.key}"
+
+
 EMPTY = LayerShape("empty", 1, 1)
 GONE = LayerShape("gone", 0, 0)  # a layer of a dropped block: no time, no weights
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from pipeline.errors import DeviceError, InputError
 from pipeline.measurement import LayerTiming
-from pipeline.search.shapes import EMPTY, GONE, LayerShape, shape_at
+from pipeline.search.company import between, edges, pair_at
+from pipeline.search.shapes import EMPTY, GONE, LayerShape, PairShape, shape_at
+
+Shape = TypeVar("Shape", LayerShape, PairShape)
 
 if TYPE_CHECKING:
     from pipeline.graph.groups import DependencyGraph
@@ -30,14 +33,23 @@ class TimedShape:
 
 
 @dataclass(frozen=True)
+class Saving:
+    """By how many milliseconds two layers together differ from each alone; below 0 where they save time."""
+
+    pair: PairShape
+    ms: float
+
+
+@dataclass(frozen=True)
 class LatencyTable:
     """Layer timings of one device, runtime and thread count; plain data, JSON by pydantic's `TypeAdapter`.
 
-    `empty_ms` is the time of a call that computes nothing.
+    `empty_ms` is the time of a call that computes nothing; `savings` what neighbours take less than apart.
     """
 
     entries: tuple[TimedShape, ...]
     empty_ms: float
+    savings: tuple[Saving, ...] = ()
 
     @classmethod
     def from_timings(cls, shapes: Sequence[LayerShape], timings: Sequence[LayerTiming]) -> LatencyTable:
@@ -50,8 +62,10 @@ class LatencyTable:
         return cls.from_times(times_of(shapes, timings))
 
     @classmethod
-    def from_times(cls, times: Mapping[LayerShape, float]) -> LatencyTable:
-        """Make a table of times in milliseconds, `EMPTY` among them.
+    def from_times(
+        cls, times: Mapping[LayerShape, float], together: Mapping[PairShape, float] | None = None
+    ) -> LatencyTable:
+        """Make a table of times in milliseconds, `EMPTY` among them, and of those of pairs of layers.
 
         Raises:
             ValueError: `EMPTY` is missing.
@@ -59,7 +73,12 @@ class LatencyTable:
         if EMPTY not in times:
             raise ValueError("a latency table needs the timing of EMPTY")
         entries = (TimedShape(shape, ms) for shape, ms in times.items() if shape != EMPTY)
-        return cls(tuple(entries), times[EMPTY])
+        savings = (
+            Saving(pair, ms + times[EMPTY] - times[pair.first] - times[pair.second])
+            for pair, ms in (together or {}).items()
+            if pair.first in times and pair.second in times
+        )
+        return cls(tuple(entries), times[EMPTY], tuple(savings))
 
     def lookup(self, shape: LayerShape) -> float:
         """Return the time of one layer in milliseconds, without the empty call, never negative.
@@ -89,9 +108,30 @@ class LatencyTable:
         kept = {**graph.widths(), **widths}
         return {layer.name: self.lookup(shape_at(layer, kept)) for layer in graph.layers}
 
+    def saving(self, pair: PairShape | None) -> float:
+        """Return by how many milliseconds a pair differs from its layers alone; 0 where it was not timed."""
+        return self._savings.get(pair, 0.0)
+
+    def savings_ms(self, graph: DependencyGraph, widths: Mapping[str, int]) -> list[tuple[PairShape, float]]:
+        """Return each pair of neighbours at `widths`, at the width between them, and what it saves."""
+        whole, kept = graph.widths(), {**graph.widths(), **widths}
+        found = []
+        for edge in edges(graph):
+            name = between(edge)
+            stays = not any(layer.is_gone(kept) for layer in edge)
+            pair = pair_at(edge, whole, None if name is None else kept[name]) if stays else None
+            if pair is not None:
+                found.append((pair, self.saving(pair)))
+        return found
+
     def predict(self, graph: DependencyGraph, widths: Mapping[str, int]) -> float:
-        """Return the sum over all layers plus one empty call, in milliseconds."""
-        return sum(self.layer_ms(graph, widths).values()) + self.empty_ms
+        """Return the sum over all layers and what neighbours save, plus one empty call, in milliseconds."""
+        saved = sum(ms for _, ms in self.savings_ms(graph, widths))
+        return sum(self.layer_ms(graph, widths).values()) + saved + self.empty_ms
+
+    @cached_property
+    def _savings(self) -> dict[PairShape | None, float]:
+        return {saving.pair: saving.ms for saving in self.savings}
 
     @cached_property
     def _exact(self) -> dict[LayerShape, float]:
@@ -112,7 +152,7 @@ def _family(shape: LayerShape) -> LayerShape:
     return replace(shape, in_width=0)
 
 
-def times_of(shapes: Sequence[LayerShape], timings: Sequence[LayerTiming]) -> dict[LayerShape, float]:
+def times_of(shapes: Sequence[Shape], timings: Sequence[LayerTiming]) -> dict[Shape, float]:
     """Return the time of each shape in milliseconds, the empty call included.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.measurement import OperatorTime
@@ -20,11 +20,20 @@ _TIMED = ("conv", "linear", "addmm", "batch_norm", "relu", "hardtanh")  # layers
 
 @dataclass(frozen=True)
 class Terms:
-    """What the latency of one model is made of: ms of an empty call, table ms of each shape, and bytes."""
+    """What the latency of one model is made of: ms of an empty call, table ms of each shape, and bytes.
+
+    `saved_ms` is by how much the layers of each family take less (below 0) or more in company.
+    """
 
     empty_ms: float
     shape_ms: Mapping[LayerShape, float]
     moved_bytes: float
+    saved_ms: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def fixed_ms(self) -> float:
+        """What is taken from the table as it is."""
+        return self.empty_ms + sum(self.saved_ms.values())
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,11 @@ def terms_of(graph: DependencyGraph, table: LatencyTable, widths: Mapping[str, i
     for layer in graph.layers:
         shape = shape_at(layer, kept)
         sums[shape] = sums.get(shape, 0.0) + table.lookup(shape)
-    return Terms(table.empty_ms, sums, sum(step.bytes(kept) for step in untimed(graph)))
+    saved: dict[str, float] = {}
+    for pair, ms in table.savings_ms(graph, kept):
+        for shape in (pair.first, pair.second):  # which of the two saves is not known
+            saved[family(shape)] = saved.get(family(shape), 0.0) + ms / 2
+    return Terms(table.empty_ms, sums, sum(step.bytes(kept) for step in untimed(graph)), saved)
 
 
 def family(shape: LayerShape) -> str:

@@ -1,4 +1,4 @@
-"""One layer as a small TFLite file, written as a flatbuffer without any converter.
+"""One layer, or a few behind each other, as a small TFLite file, written as a flatbuffer without any converter.
 
 Numbers are those of torch: TFLite's SAME padding puts the odd row at the end, so it stands in for torch's
 symmetric padding only where both start at the same row and end with the same size; elsewhere a PAD operator
@@ -7,6 +7,7 @@ goes before.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,19 +23,23 @@ SCHEMA_VERSION = 3
 IDENTIFIER = b"TFL3"
 
 
-def build(shape: LayerShape, path: Path) -> None:
-    """Write `shape` as a TFLite model: NHWC float32, batch 1.
+def build(layers: Sequence[LayerShape], path: Path) -> None:
+    """Write layers, each behind the one before, as a TFLite model: NHWC float32, batch 1.
 
     Raises:
         InputError: the package that knows the file format is not installed.
     """
     writer = _Writer()
-    if shape.kind == "empty":
+    first = layers[0]
+    if first.kind == "empty":
         writer.add("RELU", [writer.tensor("input", [1, 1])], writer.tensor("output", [1, 1]))
-    elif shape.kind == "linear":
-        _add_linear(writer, shape)
+    elif first.kind == "linear":
+        _add_linear(writer, first)
     else:
-        _add_convolution(writer, shape)
+        source = writer.tensor("input", [1, *first.input_hw, first.in_width])
+        for number, shape in enumerate(layers, 1):
+            last = number == len(layers)
+            source = _add_convolution(writer, shape, source, "output" if last else f"between{number}")
     path.write_bytes(writer.packed())
 
 
@@ -106,13 +111,13 @@ def _add_linear(writer: _Writer, shape: LayerShape) -> None:
     writer.add("FULLY_CONNECTED", inputs, output, "FullyConnectedOptions", options)
 
 
-def _add_convolution(writer: _Writer, shape: LayerShape) -> None:
+def _add_convolution(writer: _Writer, shape: LayerShape, source: int, target: str) -> int:
+    """Add a convolution and return the tensor that it gives."""
     weight, bias = random_weights(shape)
     depthwise = shape.groups > 1 and shape.groups == shape.in_width
     name = "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D"
     kind = "DepthwiseConv2DOptions" if depthwise else "Conv2DOptions"
     values = np.transpose(weight, (1, 2, 3, 0) if depthwise else (0, 2, 3, 1))
-    source = writer.tensor("input", [1, *shape.input_hw, shape.in_width])
     padding = _padding(shape)
     if padding is None:
         source, padding = _add_pad(writer, shape, source), "VALID"
@@ -124,7 +129,9 @@ def _add_convolution(writer: _Writer, shape: LayerShape) -> None:
     if depthwise:
         options.depthMultiplier = shape.out_width // shape.in_width
     inputs = [source, writer.tensor("weight", list(values.shape), values), _bias(writer, shape, bias)]
-    writer.add(name, inputs, writer.tensor("output", [1, *shape.output_hw, shape.out_width]), kind, options)
+    output = writer.tensor(target, [1, *shape.output_hw, shape.out_width])
+    writer.add(name, inputs, output, kind, options)
+    return output
 
 
 def _add_pad(writer: _Writer, shape: LayerShape, source: int) -> int:
