@@ -153,6 +153,17 @@ def test_ours_says_with_the_solvers_proof_that_no_plan_fits() -> None:
     assert "no other plan is predicted to fit: proven by milp" in strategy.why
 
 
+def test_ours_tries_the_next_nearest_where_the_nearest_missed_by_what_predictions_are_off() -> None:
+    """On this device a plan fits although the corrected table, a quarter wrong, foretells none."""
+    device = SyntheticDevice(stairs, constant=0.05, table_error=0.25, seed=4)
+    start = device.start(measurements=3, latency=0.15)
+    told = run(ExactFeedback(start), device)
+    assert [(proposal.feasible, seen.fits(start.outlook.limits)) for proposal, seen in told[-2:]] == [
+        (False, False),
+        (False, True),
+    ]
+
+
 def test_ours_overruns_only_the_budget_that_is_in_the_way() -> None:
     device = SyntheticDevice(constant=0.5)
     start = device.start(measurements=5, latency=0.2, file=0.5, model_peak=0.9)

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.search.allocate import TOLERANCE, Allocation, Allocator, CostRow, Problem
+from pipeline.search.allocate import TOLERANCE, Allocation, Allocator, Choice, CostRow, Problem
 from pipeline.search.milp import MilpAllocator
 from pipeline.search.strategies.base import Search, choice_of
-from pipeline.search.strategies.protocol import Proposal, Start
+from pipeline.search.strategies.protocol import Proposal, Seen, Start
 
 TIMED = frozenset({"latency", "energy"})
 ROOM = 1.5  # surprises like the last that the last try leaves room for
@@ -25,8 +25,9 @@ class ExactFeedback(Search):
     terms for pairs of neighbours (`milp.py`), the correction that of `correction.py`. A plan predicted to be slower
     than the whole model is never asked for, nor is one that was measured: it is ruled out by one more row,
     "at most all but one group as in that plan". Where one measurement is left and nothing has fitted, the budgets of
-    time are smaller by half as much again as the last plan took more than predicted. What the solver proved goes into
-    `why`.
+    time are smaller by half as much again as the last plan took more than predicted. Where no plan is predicted to
+    fit, the nearest is measured; the search goes on while the next nearest misses by no more than such predictions
+    were off. What the solver proved goes into `why`.
     """
 
     name = "feedback"
@@ -44,7 +45,7 @@ class ExactFeedback(Search):
         choice = choice_of(problem, found.widths)
         shown = _shown(problem, found)
         repeated = any(proposal.widths == found.widths for proposal, _ in self.told)
-        if not found.feasible and (repeated or any(not proposal.feasible for proposal, _ in self.told)):
+        if not found.feasible and (repeated or self._hopeless(problem, choice)):
             self.why = f"no other plan is predicted to fit: {self._certainty(found)}"
             return None
         if repeated:
@@ -58,13 +59,18 @@ class ExactFeedback(Search):
         why = "the most importance within all budgets" if found.feasible else "the nearest to the budgets"
         return Proposal(**vars(shown), strategy=self.name, why=f"{why}: {self._certainty(found)}")
 
+    def _hopeless(self, problem: Problem, choice: Choice) -> bool:
+        """Tell whether the nearest plan overruns by more than any prediction for such plans was off so far."""
+        tried = [(proposal, seen) for proposal, seen in self.told if not proposal.feasible]
+        overrun = max(problem.overruns(choice).values(), default=0.0)
+        return bool(tried) and overrun > max(abs(_surprise(*each)) for each in tried)
+
     def _cautious(self, limits: Mapping[str, float]) -> dict[str, float]:
         """Leave room for another surprise like the last one where no plan has fitted and one measurement is left."""
         one_left = len(self.told) == self.start.measurements - 1
         if not one_left or len(self.told) < LEARNT or any(self.fits(seen) for _, seen in self.told):
             return dict(limits)
-        proposal, seen = self.told[-1]
-        surprise = max(seen.measurement.latency_ms.p50 / proposal.predicted["latency"] - 1, 0.0)
+        surprise = max(_surprise(*self.told[-1]), 0.0)
         return {n: limit / (1 + ROOM * surprise if n in TIMED else 1.0) for n, limit in limits.items()}
 
     def _without_missed(self, problem: Problem) -> Problem:
@@ -89,6 +95,11 @@ class ExactFeedback(Search):
         if found.optimal:
             return f"proven by {found.solver}"
         return f"not proven by {found.solver} (gap {found.gap:.2g})"
+
+
+def _surprise(proposal: Proposal, seen: Seen) -> float:
+    """Return by what share a measurement took more than predicted."""
+    return seen.measurement.latency_ms.p50 / proposal.predicted["latency"] - 1
 
 
 def _sameness(problem: Problem, choice: dict[str, int], name: str) -> CostRow:
