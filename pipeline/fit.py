@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.candidate import Built, Candidate
-from pipeline.errors import DeviceError, InputError
+from pipeline.errors import DeviceError
 from pipeline.feedback import Corrected, Feedback
 from pipeline.profile import Limit
 from pipeline.search import Allocator, kept_indices
@@ -66,12 +66,11 @@ def fit(
 ) -> Fitted:
     """Run up to `rounds` rounds of ask → slim → convert → push → measure → tell; each is a few recorded steps.
 
-    Widths are taken from `start`. `first` is the number of the first round; `allocator` serves the default strategy
-    alone.
+    Widths are taken from `start`. `first` is the number of the first round; `strategy` is one of `STRATEGIES`;
+    `allocator` serves the default one alone.
 
     Raises:
         DeviceError: a budget is on something that the device could not measure.
-        InputError: there is no such strategy.
     """
     _require_measured(start, limits)
     loss = _Loss(shop, start.built, ground) if strategy in LOOK_AT_LOSS else None
@@ -142,8 +141,6 @@ def _measure(
 def _search(strategy: str, start: Start, allocator: Allocator) -> Strategy:
     if strategy == ExactFeedback.name:
         return ExactFeedback(start, allocator)
-    if strategy not in STRATEGIES:
-        raise InputError(f"no search is called {strategy!r}", hint=f"known: {', '.join(STRATEGIES)}")
     return STRATEGIES[strategy](start)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +27,7 @@ from pipeline.search import (
     LayerFile,
     LayerShape,
     PairShape,
+    Shape,
     Staircase,
     Stairs,
     TableCache,
@@ -46,8 +46,6 @@ from pipeline.search import (
 )
 from pipeline.watch import Advance
 from pipeline.workshop import Workshop
-
-Shape = TypeVar("Shape", LayerShape, PairShape)
 
 CRITERION = "taylor"
 FIXED_SHOWN = 3

@@ -13,7 +13,7 @@ from pipeline.search.layer_clock import ANCHORS, LayerClock, LayerFile, repeated
 from pipeline.search.layer_models import build_layer_model
 from pipeline.search.milp import MilpAllocator
 from pipeline.search.sensitivity import loss_curves, shares_kept
-from pipeline.search.shapes import EMPTY, LayerShape, PairShape, candidate_widths, table_shapes
+from pipeline.search.shapes import EMPTY, LayerShape, PairShape, Shape, candidate_widths, table_shapes
 from pipeline.search.staircase import Staircase, Stairs, expected_shapes
 from pipeline.search.table import LatencyTable, TimedShape, times_of
 from pipeline.search.table_cache import TableCache
@@ -32,6 +32,7 @@ __all__ = [
     "MilpAllocator",
     "PairShape",
     "Problem",
+    "Shape",
     "Staircase",
     "Stairs",
     "TableCache",

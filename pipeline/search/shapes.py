@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from pipeline.graph.groups import ComputeLayer, DependencyGraph
@@ -97,6 +97,7 @@ class PairShape:
         return f"{self.first.key} + {self.second.key}"
 
 
+Shape = TypeVar("Shape", LayerShape, PairShape)  # one or the other
 EMPTY = LayerShape("empty", 1, 1)
 GONE = LayerShape("gone", 0, 0)  # a layer of a dropped block: no time, no weights
 

@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.errors import DeviceError, InputError
 from pipeline.measurement import LayerTiming
 from pipeline.search.company import between, edges, pair_at
-from pipeline.search.shapes import EMPTY, GONE, LayerShape, PairShape, shape_at
-
-Shape = TypeVar("Shape", LayerShape, PairShape)
+from pipeline.search.shapes import EMPTY, GONE, LayerShape, PairShape, Shape, shape_at
 
 if TYPE_CHECKING:
     from pipeline.graph.groups import DependencyGraph
@@ -50,16 +48,6 @@ class LatencyTable:
     entries: tuple[TimedShape, ...]
     empty_ms: float
     savings: tuple[Saving, ...] = ()
-
-    @classmethod
-    def from_timings(cls, shapes: Sequence[LayerShape], timings: Sequence[LayerTiming]) -> LatencyTable:
-        """Make a table of the device's answers, one for each of `shapes` in their order, `EMPTY` among them.
-
-        Raises:
-            DeviceError: the device could not time one of the layers.
-            ValueError: the two do not belong together.
-        """
-        return cls.from_times(times_of(shapes, timings))
 
     @classmethod
     def from_times(

@@ -32,6 +32,7 @@ from pipeline.device.client import DeviceClient
 from pipeline.device.registry import find_device, open_device
 from pipeline.feedback import Feedback
 from pipeline.fit import Fitted, fit
+from pipeline.method import AS_USUAL
 from pipeline.profile import DeviceProfile, Limit, load_profile
 from pipeline.search import MilpAllocator
 from pipeline.search.shapes import shape_at
@@ -41,7 +42,6 @@ from pipeline.task import Task, load_task
 from pipeline.workshop import Workshop
 
 HERE = Path(__file__).resolve().parent
-ROUNDS = 3
 SHAPES = {"resnet8": [3, 32, 32], "mobilenet_v2": [3, 32, 32], "ds_cnn": [1, 49, 10]}
 TASK = """
 [model]
@@ -128,7 +128,7 @@ def _combination(
                 Feedback().learn(ground, baseline),
                 MilpAllocator(),
                 first=1 + 10 * number,
-                rounds=ROUNDS,
+                rounds=AS_USUAL.rounds,
                 strategy=options.strategy,
             )
             found = _line(share, budget, baseline, ground, fitted)

@@ -1,10 +1,9 @@
 """What layers cost in company: the sum of single layers beside the whole model, with and without timed neighbours.
 
-    python tests/bench/neighbours.py [--device local] [--models resnet8 mobilenet_v2 ds_cnn]
+    python tests/bench/neighbours.py [--device local] [--models resnet8 mobilenet_v2 ds_cnn] [--runtime onnxruntime]
 
-onnxruntime, whole widths. "Neighbours" are two convolutions where the second takes what the first gives and nothing
-comes between but an activation: both are timed in one file, and what they take less than alone is taken off the sum.
-Prints Markdown: ms, and how far the sums are from the whole model's median.
+Whole widths, built and timed as the latency table of a deploy. Prints Markdown: ms, and how far the sums are from the
+whole model's median.
 """
 
 from __future__ import annotations
@@ -12,26 +11,28 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import loop_models
-import onnx
 import torch
 from loop import SHAPES
-from onnx.compose import merge_models
 
 from pipeline.convert import converter
 from pipeline.device.client import DeviceClient
 from pipeline.device.registry import find_device, open_device
 from pipeline.graph import trace
 from pipeline.profile import DeviceProfile, load_profile
-from pipeline.search import EMPTY, LayerShape, build_layer_model
-from pipeline.search.shapes import shape_at
-
-RUNTIME = "onnxruntime"
-File = tuple[LayerShape, ...]  # the layers in it, in order
+from pipeline.search import (
+    EMPTY,
+    LatencyTable,
+    Shape,
+    build_layer_model,
+    pair_shapes,
+    table_shapes,
+    times_of,
+)
 
 
 def main() -> None:
@@ -41,8 +42,9 @@ def main() -> None:
     )
     parser.add_argument("--device", default="local")
     parser.add_argument("--models", nargs="+", default=list(SHAPES), choices=list(SHAPES))
+    parser.add_argument("--runtime", default="onnxruntime", choices=["onnxruntime", "tflite"])
     options = parser.parse_args()
-    profile = load_profile(find_device(options.device).profile)
+    profile = replace(load_profile(find_device(options.device).profile), runtime=options.runtime)
     print("| model | whole, ms | layers alone | off by | with neighbours | off by |")
     print("|---|---:|---:|---:|---:|---:|")
     with open_device(options.device) as device:
@@ -58,45 +60,37 @@ def _sums(device: DeviceClient, profile: DeviceProfile, name: str) -> tuple[floa
     """Return the ms of the whole model, of the sum of its layers, and of that with neighbours together."""
     model, example = getattr(loop_models, name)().eval(), torch.zeros(1, *SHAPES[name])
     graph = trace(model, example)
-    layers = [shape_at(layer, graph.widths()) for layer in graph.layers]
-    pairs = [pair for pair in pairwise(layers) if _joined(*pair)]
-    files: list[File] = [(EMPTY,), *((layer,) for layer in layers), *pairs]
+    whole = {group: (width,) for group, width in graph.widths().items()}
     with tempfile.TemporaryDirectory() as folder:
-        whole = Path(folder) / "whole.onnx"
-        converter(RUNTIME).convert(model, example, whole)
-        ms = _times(device, profile, list(dict.fromkeys(files)), Path(folder))
-        measured = device.measure(whole, runtime=RUNTIME, threads=1, protocol=profile.measuring)
-    empty = ms[(EMPTY,)]
-    alone = empty + sum(ms[(layer,)] - empty for layer in layers)
-    less = sum(ms[pair] + empty - ms[pair[:1]] - ms[pair[1:]] for pair in pairs)
-    return measured.latency_ms.p50, alone, alone + less
-
-
-def _joined(first: LayerShape, second: LayerShape) -> bool:
-    convolutions = first.kind == second.kind == "conv2d"
+        clock = _Clock(device, profile, Path(folder))
+        alone = clock.times((EMPTY, *table_shapes(graph, whole)))
+        together = clock.times(pair_shapes(graph, whole))
+        file = Path(folder) / f"whole{converter(profile.runtime).suffix}"
+        converter(profile.runtime).convert(model, example, file)
+        measured = device.measure(file, runtime=profile.runtime, threads=1, protocol=profile.measuring)
     return (
-        convolutions and first.out_width == second.in_width and first.output_hw == second.input_hw
-    )  # in these models nothing else of that size comes between
+        measured.latency_ms.p50,
+        LatencyTable.from_times(alone).predict(graph, {}),
+        LatencyTable.from_times(alone, together).predict(graph, {}),
+    )
 
 
-def _times(
-    device: DeviceClient, profile: DeviceProfile, files: Sequence[File], folder: Path
-) -> Mapping[File, float]:
-    paths = [_build(file, folder / f"{number}.onnx") for number, file in enumerate(files)]
-    timings = device.measure_layers(paths, runtime=RUNTIME, threads=1, protocol=profile.measuring)
-    return {file: timing.p50_ms for file, timing in zip(files, timings, strict=True)}
+class _Clock:
+    """Has shapes timed as files in a folder."""
 
+    def __init__(self, device: DeviceClient, profile: DeviceProfile, folder: Path) -> None:
+        self._device, self._profile, self._folder = device, profile, folder
 
-def _build(file: File, path: Path) -> Path:
-    """Write one layer, or two behind each other."""
-    build_layer_model(file[0], RUNTIME, path)
-    for number, shape in enumerate(file[1:], 1):
-        before = onnx.load(path)
-        build_layer_model(shape, RUNTIME, path)
-        names = {"prefix1": "", "prefix2": f"{number}/"}
-        merged = merge_models(before, onnx.load(path), io_map=[("output", "input")], **names)
-        path.write_bytes(merged.SerializeToString(deterministic=True))
-    return path
+    def times(self, shapes: Sequence[Shape]) -> dict[Shape, float]:
+        runtime, files = self._profile.runtime, []
+        for shape in shapes:
+            path = self._folder / f"{shape.key.replace(' ', '_')}{converter(runtime).suffix}"
+            build_layer_model(shape, runtime, path)
+            files.append(path)
+        timings = self._device.measure_layers(
+            files, runtime=runtime, threads=1, protocol=self._profile.measuring
+        )
+        return times_of(shapes, timings)
 
 
 if __name__ == "__main__":

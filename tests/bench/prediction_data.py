@@ -31,6 +31,7 @@ from pipeline.search import (
     kept_indices,
     searchable,
     table_shapes,
+    times_of,
 )
 from pipeline.survey import Survey
 
@@ -112,7 +113,7 @@ def shapes_of(graph: DependencyGraph, widths: Mapping[str, tuple[int, ...]]) -> 
 def survey_of(timings: Sequence[LayerTiming]) -> Survey:
     """Return the ground that a search stands on; the more units a group has, the less the next one keeps."""
     graph, widths = grid()
-    table = LatencyTable.from_timings(shapes_of(graph, widths), timings)
+    table = LatencyTable.from_times(times_of(shapes_of(graph, widths), timings))
     importance = {name: np.ones(choices[-1]) for name, choices in widths.items()}
     kept = {name: np.sqrt(np.array(choices) / choices[-1]) / len(widths) for name, choices in widths.items()}
     return Survey(graph, importance, widths, kept, table)

@@ -8,7 +8,7 @@ from small_graphs import chain, joined, macs
 
 from pipeline.errors import DeviceError, InputError
 from pipeline.measurement import LayerTiming
-from pipeline.search import EMPTY, LatencyTable, candidate_widths, table_shapes
+from pipeline.search import EMPTY, LatencyTable, candidate_widths, table_shapes, times_of
 from pipeline.search.shapes import shape_at
 
 EMPTY_MS = 0.5
@@ -18,7 +18,7 @@ def table_of(graph, widths=None):
     """A table in which every layer takes its millions of multiply-adds in milliseconds."""
     shapes = (EMPTY, *table_shapes(graph, widths or candidate_widths(graph)))
     times = [EMPTY_MS if shape == EMPTY else EMPTY_MS + macs(shape) for shape in shapes]
-    return LatencyTable.from_timings(shapes, [LayerTiming("0" * 64, time, 50) for time in times])
+    return LatencyTable.from_times(dict(zip(shapes, times, strict=True)))
 
 
 def test_a_layer_is_looked_up_without_the_empty_call():
@@ -66,13 +66,13 @@ def test_a_layer_the_device_could_not_time_is_named():
     timings = [LayerTiming("0" * 64, 1.0, 50) for _ in shapes]
     timings[3] = LayerTiming("0" * 64, 0.0, 0, error="model refused")
     with pytest.raises(DeviceError, match=f"{shapes[3].key}.*model refused"):
-        LatencyTable.from_timings(shapes, timings)
+        times_of(shapes, timings)
 
 
 def test_a_table_without_the_empty_call_is_no_table():
     shapes = table_shapes(chain(), candidate_widths(chain()))
     with pytest.raises(ValueError, match="EMPTY"):
-        LatencyTable.from_timings(shapes, [LayerTiming("0" * 64, 1.0, 50) for _ in shapes])
+        LatencyTable.from_times(dict.fromkeys(shapes, 1.0))
 
 
 def test_a_table_survives_json():
