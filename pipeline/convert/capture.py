@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from pipeline.convert.subsample import with_convolved_shortcuts
 from pipeline.errors import ModelError
 
 # How the exporters name an operator that they cannot translate.
@@ -41,7 +42,7 @@ def capture(model: nn.Module, example_input: Tensor) -> ExportedProgram:
     _check_output(twin, example)
     with quiet():
         try:
-            return torch.export.export(twin, (example,), strict=False)
+            return with_convolved_shortcuts(torch.export.export(twin, (example,), strict=False))
         except Exception as error:
             raise ModelError(
                 f"the model cannot be captured as one graph: {_first_line(error)}",
