@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from pipeline.cli.progress import Terminal
 from pipeline.cli.text import printable
@@ -210,7 +211,7 @@ _FIXED = (
 def _work(run: Any, order: Order, device: Any, options: dict[str, Any], console: Console) -> int:
     from pipeline.conduct import conduct
 
-    console.print(f"run [bold]{run.id}[/]: {order.task.name} → {order.device} ({_ways(order)})")
+    console.print(f"run [bold]{run.id}[/]: {escape(order.task.name)} → {order.device} ({_ways(order)})")
     watch = Silent() if options["quiet"] else Terminal(console)
     try:
         summary = conduct(run, order, device, watch)
@@ -242,13 +243,13 @@ def _close(summary: RunSummary, options: dict[str, Any], console: Console) -> in
 
     console.print(closing_table(summary))
     console.print(
-        f"{summary.message}", style="green" if summary.status == "met" else "yellow", soft_wrap=True
+        escape(summary.message), style="green" if summary.status == "met" else "yellow", soft_wrap=True
     )
     if summary.variants:
         console.print(_ways_measured(summary), soft_wrap=True)
     report = options["report_file"] or Store().run_folder(summary.run) / "report.html"
     write_text(report, render(json.loads(to_json(summary))))
-    console.print(f"report: {report}", soft_wrap=True)
+    console.print(f"report: {escape(str(report))}", soft_wrap=True)
     if options["json_file"]:
         _write_json(json.loads(to_json(summary)), options["json_file"])
     return 0 if summary.status == "met" else 3

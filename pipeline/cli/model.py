@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline.errors import InputError
@@ -297,7 +298,7 @@ def _print_graph(graph: DependencyGraph) -> None:
         layers.add_row(each["name"], each["kind"], *shapes, f"{each['parameters']:,}", f"{each['macs']:,}")
     frozen = _table("left whole", "why")
     for each in told["frozen"]:
-        frozen.add_row(each["name"], each["reason"])
+        frozen.add_row(escape(each["name"]), escape(each["reason"]))
     console.print(groups if told["groups"] else "nothing can be pruned")
     console.print()
     console.print(layers)
@@ -321,7 +322,8 @@ def _print_result(result: dict[str, Any]) -> None:
         console.print(
             "its code bakes widths in, so it was saved as a graph, not as a module of its own class"
         )
-    console.print(f"saved in {result['out']}: pipeline.load({result['out']!r})", soft_wrap=True)
+    saved = f"saved in {result['out']}: pipeline.load({result['out']!r})"
+    console.print(saved, markup=False, soft_wrap=True)
 
 
 def _few(names: Any, shown: int = 2) -> str:

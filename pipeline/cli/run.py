@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline.store import RunRow, Store
@@ -37,7 +38,7 @@ def list_runs(as_json: bool) -> None:
         table.add_column(heading, overflow="fold")
     for row in rows:
         brief = _brief(row)
-        table.add_row(row.id, brief["task"], brief["device"], row.status, row.message)
+        table.add_row(row.id, *map(escape, (brief["task"], brief["device"], row.status, row.message)))
     Console().print(table if rows else "no runs yet: pipeline deploy --device local")
 
 
@@ -68,7 +69,7 @@ def show_run(run_id: str, as_json: bool) -> None:
         click.echo(json.dumps(summary, indent=2))
         return
     console = Console()
-    console.print(f"run {row.id}: {row.status}. {row.message}", highlight=False, soft_wrap=True)
+    console.print(f"run {row.id}: {row.status}. {escape(row.message)}", highlight=False, soft_wrap=True)
     console.print(closing_table(summary_from_json(summary)))
 
 

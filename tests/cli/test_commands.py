@@ -8,6 +8,7 @@ import pytest
 
 from pipeline import __version__
 from pipeline.cli.main import run_command
+from pipeline.store import Store
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +40,16 @@ def test_version(capsys) -> None:
 def test_no_runs_yet_says_how_to_begin(capsys) -> None:
     assert run_command(["run", "list"]) == 0
     assert "pipeline deploy" in capsys.readouterr().out
+
+
+def test_square_brackets_in_what_a_run_says_are_shown(capsys) -> None:
+    run = Store().create({"task": {"name": "net [v2]"}, "device": "local"})
+    run.finish("infeasible", "train longer in the task's [recover]", None)
+    run.close()
+    assert run_command(["run", "list"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "net [v2]" in text
+    assert "[recover]" in text
 
 
 def test_an_unknown_run_is_exit_code_2(capsys) -> None:
