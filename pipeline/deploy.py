@@ -35,8 +35,8 @@ TRIES = 2  # of recovering what was fitted: a measurement may miss a budget that
 
 
 @dataclass(frozen=True)
-class Lossy:
-    """A fitted candidate and its loss on the calibration batches, before any training."""
+class FittedVariant:
+    """What fitting a variant gave: the candidate, and its loss on the calibration batches before any training."""
 
     candidate: Candidate
     loss: float
@@ -54,7 +54,7 @@ class Record:
     limits: tuple[Limit, ...] = ()
     accuracy_floor: float | None = None
     surveys: dict[str, Survey] = field(default_factory=dict)
-    fitted: dict[str, Lossy] = field(default_factory=dict)
+    fitted: dict[str, FittedVariant] = field(default_factory=dict)
     candidates: tuple[Candidate, ...] = ()
     recovered: Candidate | None = None
     agreement: Agreement | None = None
@@ -154,7 +154,7 @@ def choose_variant(shop: Workshop, record: Record, method: Method) -> tuple[Stan
         if fitted.best is not None:
             ends.append((stand, fitted))
             if len(starts) > 1:
-                record.fitted[str(start.variant)] = Lossy(fitted.best, loss(shop, stand, fitted.best))
+                record.fitted[str(start.variant)] = FittedVariant(fitted.best, loss(shop, stand, fitted.best))
     if not ends:
         raise closest_miss(record.candidates, record.limits, fitted.binding, fitted.why)
     if len(starts) == 1:
