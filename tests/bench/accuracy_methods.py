@@ -39,10 +39,10 @@ def uniform_l1(shop: Workshop, baseline: Built, graph: DependencyGraph) -> Cut:
     return cut
 
 
-def tp_taylor(shop: Workshop, baseline: Built, graph: DependencyGraph) -> Cut:
+def tp_taylor(shop: Workshop, baseline: Built, graph: DependencyGraph, *, round_to: int | None = None) -> Cut:
     """Torch-Pruning, ranked by GroupTaylorImportance (Molchanov et al. 2019, summed over a group's weights)."""
     importance = _torch_pruning().importance.GroupTaylorImportance()
-    return _by_torch_pruning(shop, baseline, graph, importance, partial(_learn_gradients, shop))
+    return _by_torch_pruning(shop, baseline, graph, importance, partial(_learn_gradients, shop), round_to)
 
 
 def tp_group_norm(shop: Workshop, baseline: Built, graph: DependencyGraph) -> Cut:
@@ -54,6 +54,7 @@ def tp_group_norm(shop: Workshop, baseline: Built, graph: DependencyGraph) -> Cu
 BY_RATIO: dict[str, Method] = {
     "uniform_l1": uniform_l1,
     "tp_taylor": tp_taylor,
+    "tp_taylor_round_8": partial(tp_taylor, round_to=8),  # as one who knows the kernels' tiles would
     "tp_group_norm": tp_group_norm,
 }
 
@@ -73,8 +74,9 @@ def _by_torch_pruning(
     graph: DependencyGraph,
     importance: Callable[..., Tensor],
     prepare: Callable[[nn.Module], None],
+    round_to: int | None = None,
 ) -> Cut:
-    """Return how Torch-Pruning cuts: all groups ranked together, scored anew at each step, round_to 1 as it comes.
+    """Return how Torch-Pruning cuts: all groups ranked together, scored anew at each step.
 
     In one step it would leave those groups whole that rank below all others. `prepare` makes ready for scoring.
     """
@@ -91,6 +93,7 @@ def _by_torch_pruning(
                 global_pruning=True,
                 pruning_ratio=ratio,
                 iterative_steps=STEPS,
+                round_to=round_to,
                 ignored_layers=[model.get_submodule(name) for name in sorted(fixed)],
             )
             for _ in range(STEPS):
