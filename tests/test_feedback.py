@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "search"))
 
@@ -17,6 +20,7 @@ from small_graphs import joined, macs
 from synthetic_device import MEASURED, WIDTHS, SyntheticDevice, stairs
 
 from pipeline.feedback import Corrected, Feedback
+from pipeline.graph import trace
 from pipeline.measurement import OperatorTime
 from pipeline.profile import Limit
 from pipeline.search import LatencyTable, TimedShape, candidate_widths, table_shapes
@@ -143,6 +147,19 @@ def test_operators_that_do_not_match_the_layers_are_left_aside(change) -> None:
     assert operator_parts(ground.graph, ground.table, {}, rows, 1.0) is None
 
 
+def test_shortcuts_that_became_convolutions_are_no_layers() -> None:
+    graph = trace(PaddedBlock().eval(), torch.zeros(1, 3, 8, 8))
+    widths = {group.name: (group.width,) for group in graph.groups}
+    timed = tuple(TimedShape(shape, 0.01 + macs(shape)) for shape in table_shapes(graph, widths))
+    ground = Survey(graph, {}, widths, {}, LatencyTable(timed, 0.002))
+    rows = operators(ground, 1.0, rest_ms=0.1, shortcuts=1)
+    parts = operator_parts(graph, ground.table, {}, rows, _sum(ground, 1.0, 0.1) + 1e-4)
+    assert parts is not None
+    assert parts[REST] == pytest.approx(0.1 + 1e-4)
+    two = operators(ground, 1.0, rest_ms=0.1, shortcuts=2)
+    assert operator_parts(graph, ground.table, {}, two, _sum(ground, 1.0, 0.1) + 2e-4) is None
+
+
 def test_one_measurement_with_operators_tells_factor_and_rest_apart() -> None:
     device = SyntheticDevice(constant=0.2, factor=0.8)
     ground, whole = device.survey(), device.measure({}).measurement
@@ -240,14 +257,32 @@ def test_bytes_are_counted_where_the_table_times_nothing() -> None:
     assert not steps & {"conv2d", "batch_norm", "relu", "linear"}
 
 
-def operators(ground, factor: float, *, rest_ms: float, overhead_ms: float = 0.0) -> tuple[OperatorTime, ...]:
-    """What a profiler would tell of the dense model: its layers in another order, and three other operators."""
+class PaddedBlock(nn.Module):
+    """A convolution, then one beside a shortcut without weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.wider = nn.Conv2d(3, 8, 3, 1, 1), nn.Conv2d(8, 16, 3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.wider(x) + functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 4, 4))
+
+
+def operators(
+    ground, factor: float, *, rest_ms: float, overhead_ms: float = 0.0, shortcuts: int = 0
+) -> tuple[OperatorTime, ...]:
+    """What a profiler would tell of the dense model: its layers in another order, and three other operators.
+
+    `shortcuts` convolutions that are no layers take 0.0001 ms each.
+    """
     layers = {layer.name: layer for layer in ground.graph.layers}
     times = [
         (name, "Conv" if layers[name].kind == "conv2d" else "Gemm", factor * ms)
         for name, ms in ground.table.layer_ms(ground.graph, {}).items()
     ]
     times = [
+        *((f"shortcut {number}", "Conv", 1e-4) for number in range(shortcuts)),
         *reversed(times),
         ("add", "Add", rest_ms / 2),
         ("pad", "Pad", rest_ms / 4),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from pipeline.convert.subsample import with_convolved_shortcuts
+from pipeline.convert.shortcuts import with_convolved_shortcuts
 from pipeline.errors import ModelError
 
 # How the exporters name an operator that they cannot translate.

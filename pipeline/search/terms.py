@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pipeline.graph.shortcuts import padded_shortcuts
 from pipeline.measurement import OperatorTime
 from pipeline.search.shapes import LayerShape, shape_at
 from pipeline.search.table import LatencyTable
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from pipeline.graph.groups import DependencyGraph, LiveSet
 
 REST = "rest"  # the time of operators that belong to no layer
-_COMPUTE = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
+_CONVOLUTIONS = frozenset({"Conv", "FusedConv", "NhwcFusedConv"})
+_PRODUCTS = frozenset({"Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
 _TIMED = ("conv", "linear", "addmm", "batch_norm", "relu", "hardtanh")  # layers, and what fuses into them
 
 
@@ -92,22 +94,25 @@ def operator_parts(
 
     A profiler's own cost is one for each operator, not a share of its time: what the operators' sum has more (or
     less) than the unprofiled latency is taken from (or given to) all of them alike. A runtime runs operators in an
-    order of its own and calls them by names of its own, so the slowest one is taken as the layer that the table
-    says is slowest, and so on.
+    order of its own and calls them by names of its own, so of convolutions, and of products, the slowest one is taken
+    as the layer that the table says is slowest, and so on. Shortcuts that became convolutions are the fastest.
     """
-    kept = {**graph.widths(), **widths}
-    shapes = [shape_at(layer, kept) for layer in graph.layers if not layer.is_gone(kept)]
-    shapes.sort(key=table.lookup, reverse=True)
     runs = min((each.calls for each in operators), default=0)
     if runs == 0:
         return None
     total = sum(each.p50_ms * each.calls / runs for each in operators)
     surplus = (total - p50_ms) / sum(each.calls / runs for each in operators)
     own = {each.name: max(each.share * total - surplus * each.calls / runs, 0.0) for each in operators}
-    computing = sorted((own[each.name] for each in operators if each.kind in _COMPUTE), reverse=True)
-    if len(computing) != len(shapes) or len(own) != len(operators):
-        return None
-    parts = dict.fromkeys((family(shape) for shape in shapes), 0.0)
-    for shape, ms in zip(shapes, computing, strict=True):
-        parts[family(shape)] += ms
-    return {**parts, REST: sum(own.values()) - sum(computing)}
+    kept = {**graph.widths(), **widths}
+    shapes = [shape_at(layer, kept) for layer in graph.layers if not layer.is_gone(kept)]
+    parts: dict[str, float] = {}
+    for names, convolved in ((_CONVOLUTIONS, True), (_PRODUCTS, False)):
+        alike = [shape for shape in shapes if (shape.kind == "conv2d") == convolved]
+        alike.sort(key=table.lookup, reverse=True)
+        times = sorted((own[each.name] for each in operators if each.kind in names), reverse=True)
+        others = len(padded_shortcuts(graph.capture.program.graph)) if convolved else 0
+        if len(times) != len(alike) + others or len(own) != len(operators):
+            return None
+        for shape, ms in zip(alike, times, strict=False):
+            parts[family(shape)] = parts.get(family(shape), 0.0) + ms
+    return {**parts, REST: sum(own.values()) - sum(parts.values())}

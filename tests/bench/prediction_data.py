@@ -29,6 +29,7 @@ from pipeline.search import (
     build_layer_model,
     candidate_widths,
     kept_indices,
+    pair_shapes,
     searchable,
     table_shapes,
     times_of,
@@ -67,9 +68,9 @@ class Bench:
     folder: Path
 
     def timings(self) -> tuple[LayerTiming, ...]:
-        """Have the device time every layer at every candidate width."""
+        """Have the device time every layer at every candidate width, and every pair of neighbours."""
         files = []
-        for number, shape in enumerate(shapes_of(*grid())):
+        for number, shape in enumerate((*shapes_of(*grid()), *pair_shapes(*grid()))):
             files.append(self.folder / f"{number:04d}{converter(self.runtime).suffix}")
             build_layer_model(shape, self.runtime, files[-1])
         how = {"runtime": self.runtime, "threads": self.threads, "protocol": PROTOCOL}
@@ -106,14 +107,16 @@ def grid() -> tuple[DependencyGraph, dict[str, tuple[int, ...]]]:
 
 
 def shapes_of(graph: DependencyGraph, widths: Mapping[str, tuple[int, ...]]) -> tuple[LayerShape, ...]:
-    """Return what the table holds, in its order."""
+    """Return the single layers that the table holds, in its order."""
     return (EMPTY, *table_shapes(graph, widths))
 
 
 def survey_of(timings: Sequence[LayerTiming]) -> Survey:
     """Return the ground that a search stands on; the more units a group has, the less the next one keeps."""
     graph, widths = grid()
-    table = LatencyTable.from_times(times_of(shapes_of(graph, widths), timings))
+    shapes, pairs = shapes_of(graph, widths), pair_shapes(graph, widths)
+    alone, together = timings[: len(shapes)], timings[len(shapes) :]
+    table = LatencyTable.from_times(times_of(shapes, alone), times_of(pairs, together))
     importance = {name: np.ones(choices[-1]) for name, choices in widths.items()}
     kept = {name: np.sqrt(np.array(choices) / choices[-1]) / len(widths) for name, choices in widths.items()}
     return Survey(graph, importance, widths, kept, table)

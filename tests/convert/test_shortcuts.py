@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from pipeline.convert.subsample import with_convolved_shortcuts
+from pipeline.convert.shortcuts import with_convolved_shortcuts
 
 X = torch.randn(1, 3, 9, 8, generator=torch.Generator().manual_seed(3))
 
