@@ -5,8 +5,8 @@
 
 For each model and runtime the baseline is measured, its layers are timed, and for each budget (per cent of the baseline
 latency) widths are searched as a deploy does before it trains. Each combination is a run in DIR: a bench that was
-stopped goes on where it was. Only ResNet-20 has trained weights (PIPELINE_DATA says where they are); the others learn
-noise for an epoch, so their importance means little; their latency is what it is. Prints Markdown.
+stopped goes on where it was. ResNet-20 has trained weights; the others learn a little first (`loop_data.py`), so that
+it matters what goes. PIPELINE_DATA says where CIFAR-10, the weights and the spoken digits are. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from loop_data import write_digits, write_images
 from rich.console import Console
 
 from pipeline.candidate import Candidate
@@ -31,6 +31,7 @@ from pipeline.deploy import measure_baseline
 from pipeline.device.client import DeviceClient
 from pipeline.device.registry import find_device, open_device
 from pipeline.feedback import Feedback
+from pipeline.files import write_atomically
 from pipeline.fit import Fitted, fit
 from pipeline.method import AS_USUAL
 from pipeline.profile import DeviceProfile, Limit, load_profile
@@ -48,13 +49,20 @@ TASK = """
 factory = "{factory}:{model}"
 input_shape = {shape}
 [data]
-source = "npz:{model}.npz"
-validation_share = 0.1
+source = "npz:{data}"
+validation_share = 0.2
+[preprocess]
+scale = {scale}
+mean = {mean}
+std = {std}
 [baseline]
-epochs = 1
+epochs = {epochs}
 [recover]
 epochs = 1
 """
+IMAGES = {"data": "images.npz", "scale": 1 / 255, "mean": [0.49, 0.48, 0.45], "std": [0.25] * 3, "epochs": 2}
+DIGITS = {"data": "digits.npz", "scale": 1.0, "mean": [0.0], "std": [1.0], "epochs": 10}
+WRITERS = {"images.npz": write_images, "digits.npz": write_digits}
 Line = dict[str, Any]
 
 
@@ -90,19 +98,15 @@ def _options() -> argparse.Namespace:
 
 
 def _task(model: str, folder: Path) -> Task:
-    """Return the task of a model; data that nothing depends on is made up, the same every time."""
+    """Return the task of a model, with its data in `folder`."""
     if model == "resnet20":
         return load_task("cifar10_resnet20.toml")
-    shape, data = SHAPES[model], folder / f"{model}.npz"
+    learns: dict[str, Any] = DIGITS if model == "ds_cnn" else IMAGES
+    data = folder / learns["data"]
     if not data.exists():
-        source = np.random.default_rng(0)
-        parts: dict[str, Any] = {}
-        for part, count in (("train", 1200), ("test", 64)):
-            parts[f"x_{part}"] = source.standard_normal((count, *shape)).astype(np.float32)
-            parts[f"y_{part}"] = source.integers(0, 10, count)
-        np.savez(data, **parts)
+        write_atomically(data, WRITERS[data.name])
     file = folder / f"{model}.toml"
-    file.write_text(TASK.format(model=model, factory=HERE / "loop_models.py", shape=shape))
+    file.write_text(TASK.format(model=model, factory=HERE / "loop_models.py", shape=SHAPES[model], **learns))
     return load_task(str(file))
 
 
