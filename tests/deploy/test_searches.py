@@ -18,7 +18,7 @@ from device import Behaviour, Hardware, PowerSensor, SimulatedBoard, SimulatedDe
 from pipeline.candidate import Built, Candidate
 from pipeline.conduct import Order, conduct, start
 from pipeline.deploy import measure_baseline
-from pipeline.errors import DeviceError, InputError
+from pipeline.errors import DeviceError
 from pipeline.feedback import Feedback
 from pipeline.fit import Fitted, fit
 from pipeline.measurement import Measurement
@@ -141,12 +141,6 @@ def test_the_prediction_is_there_for_every_round(ready: Ready) -> None:
     for candidate in fitted.candidates:
         assert candidate.table_ms is not None
         assert candidate.calibrated_ms == pytest.approx(candidate.measurement.latency_ms.p50, rel=0.05)
-
-
-def test_an_unknown_strategy_is_named_with_the_known_ones(ready: Ready) -> None:
-    with pytest.raises(InputError, match="'magic'") as caught:
-        ready.search("magic", "latency=70%")
-    assert "netadapt" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
