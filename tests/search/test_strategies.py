@@ -164,6 +164,14 @@ def test_ours_tries_the_next_nearest_where_the_nearest_missed_by_what_prediction
     ]
 
 
+def test_ours_does_not_try_the_next_nearest_where_bytes_are_in_the_way() -> None:
+    device = SyntheticDevice(stairs, constant=0.05, table_error=0.25, seed=4)
+    least = device.measure({name: choices[0] for name, choices in WIDTHS.items()}).measurement.file_bytes
+    whole = device.measure({}).measurement.file_bytes
+    start = device.start(measurements=3, file=0.97 * least / whole)
+    assert len(run(ExactFeedback(start), device)) == 1
+
+
 def test_ours_overruns_only_the_budget_that_is_in_the_way() -> None:
     device = SyntheticDevice(constant=0.5)
     start = device.start(measurements=5, latency=0.2, file=0.5, model_peak=0.9)
