@@ -58,4 +58,7 @@ def test_flags_make_a_method() -> None:
     assert make_method("netadapt", 12, 2) == Method("netadapt", 12, 2)
     with pytest.raises(InputError, match='"netadpt"') as caught:
         make_method("netadpt", None, None)
+    with pytest.raises(InputError, match="magic") as unlike:
+        make_method("magic", None, None)
+    assert "netadapt" in str(unlike.value.hint)
     assert 'did you mean "netadapt"' in str(caught.value.hint)
