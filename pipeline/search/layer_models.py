@@ -6,7 +6,8 @@ nothing else. The cost of the call itself is measured with `EMPTY` and subtracte
 onnxruntime on x86 with AVX-512 computes convolutions in a blocked layout and pays a reorder at both ends of a
 single-layer model that the whole model does not pay; so neighbours are timed in one file, too (`company.py`).
 
-Additions and poolings are in no such model: with LiteRT 2.3 on the same machine the sum lacks 4 to 6 % of ResNet-20.
+Additions and poolings are in no such model: the sum lacks about 5 % of ResNet-20 in LiteRT 2.3
+(`tests/bench/prediction.py`).
 """
 
 from __future__ import annotations
