@@ -81,8 +81,8 @@ class ComputeLayer:
     `activation` is what directly follows the layer (or its batch norm) alone. For a linear layer `input_hw`
     is (rows, 1). With `whole_groups` the units in front are the groups of a grouped convolution, which then
     shrink in number, not in size. `only_with` is the group of the block that the layer is in: at its width 0 the
-    layer is gone. `follows` names the layer whose output this one alone takes, with nothing between but what fuses
-    into that layer.
+    layer is gone. `takes` names the layers whose outputs this one takes, with nothing between but additions and what
+    fuses into those layers, in order of execution.
     """
 
     name: str
@@ -107,7 +107,7 @@ class ComputeLayer:
     out_fixed: int = 0
     only_with: str | None = None
     whole_groups: bool = False
-    follows: str | None = None
+    takes: tuple[str, ...] = ()
 
     def is_gone(self, widths: Mapping[str, int]) -> bool:
         """Tell whether the layer goes with its block under chosen group widths."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -14,6 +15,7 @@ from pipeline.graph.assemble import Grouping
 from pipeline.graph.flow import Flow, LayerTrace
 from pipeline.graph.groups import ComputeLayer
 
+_ADDITIONS = {"aten.add.Tensor", "aten.add_.Tensor"}
 _BATCH_NORMS = {"aten.batch_norm.default", "aten._native_batch_norm_legit_no_training.default"}
 
 
@@ -45,12 +47,32 @@ def compute_layers(flow: Flow, grouping: Grouping) -> tuple[ComputeLayer, ...]:
         calls[trace.name] += 1
         name = trace.name if calls[trace.name] == 1 else f"{trace.name}#{calls[trace.name]}"
         layer, end = _layer(flow, grouping, widths, trace, name)
-        source = trace.node.args[0]
-        if isinstance(source, fx.Node) and _only_user(source) is trace.node:
-            layer = replace(layer, follows=ends.get(source))
+        layer = replace(layer, takes=_sources(trace.node.args[0], ends))
         layers.append(layer)
         ends[end] = name
     return tuple(layers)
+
+
+def _sources(node: object, ends: Mapping[fx.Node, str]) -> tuple[str, ...]:
+    """Return the layers whose outputs arrive at `node` through additions and activations, in order of execution.
+
+    Args:
+        node: where to look back from.
+        ends: the last node of what fuses into each layer so far → the layer's name.
+    """
+    waiting, seen, found = [node], set[fx.Node](), set[str]()
+    while waiting:
+        each = waiting.pop()
+        if not isinstance(each, fx.Node) or each in seen:
+            continue
+        seen.add(each)
+        if each in ends:
+            found.add(ends[each])
+        elif _activation(each) is not None:
+            waiting.append(each.args[0])
+        elif str(each.target) in _ADDITIONS:
+            waiting += each.args[:2]
+    return tuple(name for name in ends.values() if name in found)
 
 
 def _layer(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.search.allocate import CostRow, Floats, Problem
-from pipeline.search.company import Edge, between, edges, pair_at
+from pipeline.search.company import Link, links
 from pipeline.search.shapes import LayerShape, input_range, joins, neighbours, shape_at, sized
 from pipeline.search.table import LatencyTable
 
@@ -49,8 +49,8 @@ def build_problem(
     """
     latency = _total(graph.layers, widths, table.lookup)
     latency.constant += table.empty_ms
-    for edge in edges(graph):
-        _add_company(latency, edge, graph.widths(), widths, table)
+    for link in links(graph):
+        _add_company(latency, link, graph.widths(), widths, table)
     weights = _total(_owners(graph), widths, _bytes)
     rows = (
         latency.row("latency", "layers"),
@@ -108,12 +108,12 @@ def _add_live(total: _Sum, step: LiveSet, widths: Grid) -> None:
 
 
 def _add_company(
-    total: _Sum, edge: Edge, whole: Mapping[str, int], widths: Grid, table: LatencyTable
+    total: _Sum, link: Link, whole: Mapping[str, int], widths: Grid, table: LatencyTable
 ) -> None:
-    """Add what two neighbours save, a term of the width between them; of a block only where the block stays."""
-    name, block = between(edge), edge[0].only_with
+    """Add what a layer saves beside another, a term of the width between; of a block only where the block stays."""
+    name, block = link.between, link.owner.only_with
     choices = (None,) if name is None else widths[name]
-    costs = np.array([table.saving(pair_at(edge, whole, width)) for width in choices])
+    costs = np.array([table.saving(link.pair_at(whole, width)) for width in choices])
     if name is None and block is None:
         total.constant += float(costs[0])
     elif name is None or block is None or name == block:

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.errors import DeviceError, InputError
 from pipeline.measurement import LayerTiming
-from pipeline.search.company import between, edges, pair_at
+from pipeline.search.company import links
 from pipeline.search.shapes import EMPTY, GONE, LayerShape, PairShape, Shape, shape_at
 
 if TYPE_CHECKING:
@@ -97,19 +97,18 @@ class LatencyTable:
         return {layer.name: self.lookup(shape_at(layer, kept)) for layer in graph.layers}
 
     def saving(self, pair: PairShape | None) -> float:
-        """Return by how many milliseconds a pair differs from its layers alone; 0 where it was not timed."""
-        return self._savings.get(pair, 0.0)
+        """Return by how many milliseconds either layer of a pair differs from alone; 0 where it was not timed."""
+        return self._savings.get(pair, 0.0) / 2
 
-    def savings_ms(self, graph: DependencyGraph, widths: Mapping[str, int]) -> list[tuple[PairShape, float]]:
-        """Return each pair of neighbours at `widths`, at the width between them, and what it saves."""
+    def savings_ms(self, graph: DependencyGraph, widths: Mapping[str, int]) -> list[tuple[LayerShape, float]]:
+        """Return what layers save beside others at `widths`: each layer's shape, all but the width between whole."""
         whole, kept = graph.widths(), {**graph.widths(), **widths}
         found = []
-        for edge in edges(graph):
-            name = between(edge)
-            stays = not any(layer.is_gone(kept) for layer in edge)
-            pair = pair_at(edge, whole, None if name is None else kept[name]) if stays else None
-            if pair is not None:
-                found.append((pair, self.saving(pair)))
+        for link in links(graph):
+            name = link.between
+            pair = link.pair_at(whole, None if name is None else kept[name])
+            if pair is not None and not link.owner.is_gone(kept):
+                found.append((link.owned(pair), self.saving(pair)))
         return found
 
     def predict(self, graph: DependencyGraph, widths: Mapping[str, int]) -> float:

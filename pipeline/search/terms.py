@@ -60,9 +60,8 @@ def terms_of(graph: DependencyGraph, table: LatencyTable, widths: Mapping[str, i
         shape = shape_at(layer, kept)
         sums[shape] = sums.get(shape, 0.0) + table.lookup(shape)
     saved: dict[str, float] = {}
-    for pair, ms in table.savings_ms(graph, kept):
-        for shape in (pair.first, pair.second):  # which of the two saves is not known
-            saved[family(shape)] = saved.get(family(shape), 0.0) + ms / 2
+    for shape, ms in table.savings_ms(graph, kept):
+        saved[family(shape)] = saved.get(family(shape), 0.0) + ms
     return Terms(table.empty_ms, sums, sum(step.bytes(kept) for step in untimed(graph)), saved)
 
 

@@ -35,9 +35,9 @@ SENSOR = PowerSensor(busy_mw=3500.0)
 
 
 def by_bytes(content: bytes, runtime: str, threads: int) -> float:
-    """Milliseconds of a board on which weights are all that counts, in stairs of 4 kB."""
+    """Milliseconds of a board on which weights are all that counts, in stairs of 1 kB."""
     del runtime, threads
-    return 0.1 + -(-len(content) // 4096) * 4096 / 1e5
+    return 0.1 + -(-len(content) // 1024) * 1024 / 1e5
 
 
 def board(sensor: PowerSensor | None = SENSOR) -> SimulatedBoard:

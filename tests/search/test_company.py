@@ -23,7 +23,7 @@ from pipeline.search import (
     build_problem,
     pair_shapes,
 )
-from pipeline.search.company import between, edges
+from pipeline.search.company import links
 from pipeline.search.correction import Correction, latency_row
 from pipeline.search.importance import kept_shares
 from pipeline.search.terms import Point, family, terms_of
@@ -44,9 +44,9 @@ class Net(nn.Module):
         self.five, self.head = nn.Conv2d(8, 8, 1), nn.Linear(8, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.two(torch.relu(self.norm(self.one(x))))  # two follows one
-        y = self.three(x)  # x goes two ways: nobody follows two
-        x = torch.relu(y + x)
+        x = self.two(torch.relu(self.norm(self.one(x))))
+        y = self.three(x)
+        x = torch.relu(y + x)  # four takes from two and from three
         x = self.five(torch.max_pool2d(self.four(x), 2))  # something comes between
         return self.head(x.mean((2, 3)))
 
@@ -56,7 +56,7 @@ def followed(graph: DependencyGraph) -> DependencyGraph:
     layers, before = [], None
     for layer in graph.layers:
         alike = before is not None and layer.in_groups == (before.out_group,) and layer.kind == "conv2d"
-        layers.append(replace(layer, follows=before.name if before is not None and alike else None))
+        layers.append(replace(layer, takes=(before.name,) if before is not None and alike else ()))
         before = layer
     return replace(graph, layers=tuple(layers))
 
@@ -74,13 +74,25 @@ def timed(graph: DependencyGraph, widths: dict[str, tuple[int, ...]]) -> Latency
 
 def test_who_follows_whom_is_read_from_the_graph() -> None:
     graph = trace(Net().eval(), torch.zeros(1, 3, 8, 8))
-    assert [(first.name, second.name) for first, second in edges(graph)] == [("one", "two")]
+    found = {(link.owner.name, link.first.name, link.second.name) for link in links(graph)}
+    assert found == {
+        ("one", "one", "two"),
+        ("two", "one", "two"),
+        ("two", "two", "three"),
+        ("three", "two", "three"),
+        ("three", "three", "four"),
+        ("four", "three", "four"),
+    }
+    assert {layer.name: layer.takes for layer in graph.layers if layer.name in {"four", "five"}} == {
+        "four": ("two", "three"),
+        "five": (),
+    }
 
 
 @pytest.mark.parametrize("make", [chain, residual])
 def test_what_pairs_save_is_in_the_problem_as_it_is_in_the_table(make) -> None:
     graph, widths = followed(make()), GRIDS[make]
-    assert edges(graph)
+    assert links(graph)
     table = timed(graph, widths)
     importance = {group.name: np.ones(group.width) for group in graph.groups}
     problem = build_problem(graph, table, kept_shares(importance, widths), {}, widths)
@@ -97,10 +109,10 @@ def test_what_pairs_save_is_in_the_problem_as_it_is_in_the_table(make) -> None:
 def test_layers_that_went_with_their_block_save_nothing() -> None:
     graph, widths = followed(residual()), GRIDS[residual]
     table, gone = timed(graph, widths), {"inner": 0, "wide": 0}
-    inside = [edge for edge in edges(graph) if edge[0].only_with in gone]
+    inside = [link for link in links(graph) if link.owner.only_with in gone]
     assert inside
-    assert len(table.savings_ms(graph, {})) == len(edges(graph))
-    assert len(table.savings_ms(graph, gone)) == len(edges(graph)) - len(inside)
+    assert len(table.savings_ms(graph, {})) == len(links(graph))
+    assert len(table.savings_ms(graph, gone)) == len(links(graph)) - len(inside)
 
 
 def test_a_table_without_pairs_is_the_sum_of_its_layers() -> None:
@@ -127,7 +139,11 @@ def test_the_correction_is_exact_at_what_was_measured_with_pairs_too() -> None:
 def test_each_width_between_two_layers_is_timed_once() -> None:
     graph, widths = followed(chain()), GRIDS[chain]
     pairs = pair_shapes(graph, widths)
-    assert len(pairs) == len(set(pairs)) == sum(len(widths[between(edge) or ""]) for edge in edges(graph))
+    assert (
+        len(pairs)
+        == len(set(pairs))
+        == sum(len(widths[link.between or ""]) for link in links(graph) if link.owner is link.first)
+    )
     assert len({pair.key for pair in pairs}) == len(pairs)
 
 
