@@ -205,7 +205,7 @@ def search(
         strategy=method.strategy,
     )
     record.candidates += fitted.candidates
-    record.surveys |= {each.name: stand.ground for each in fitted.candidates}
+    record.surveys |= {each.name: fitted.ground for each in fitted.candidates}
     return fitted
 
 
@@ -241,7 +241,7 @@ def recover(
         again = shop.measure(f"{name}: measure again", built)
         recovered = replace(recovered, name=f"{recovered.name}, again", measurement=again)
     record.candidates += (recovered,)
-    record.surveys[recovered.name] = stand.ground
+    record.surveys[recovered.name] = record.surveys[fitted.name]
     return recovered
 
 

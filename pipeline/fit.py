@@ -12,6 +12,7 @@ from pipeline.candidate import Built, Candidate
 from pipeline.errors import DeviceError
 from pipeline.feedback import Corrected, Feedback
 from pipeline.profile import Limit
+from pipeline.refinement import refined
 from pipeline.search import Allocator, kept_indices
 from pipeline.search.strategies import (
     DEFAULT,
@@ -34,14 +35,16 @@ MISSING = {"model_peak": "model_peak_bytes", "energy": "energy_mj"}  # budget â†
 class Fitted:
     """How a fit ended: the best candidate that meets the budgets, all that were measured, and what was learnt.
 
-    `binding` names the resources in the way of the plan that was asked for last; `why` says why the search ended.
+    `binding` names the resources in the way of the plan that was asked for last; `why` says why the search ended, and
+    `ground` is what the widths were chosen on: the default strategy takes the loss curves anew around the plan.
     """
 
     best: Candidate | None
     candidates: tuple[Candidate, ...]
     feedback: Feedback
     binding: tuple[str, ...]
-    why: str = ""
+    why: str
+    ground: Survey
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,10 @@ def fit(
     """
     _require_measured(start, limits)
     loss = _Loss(shop, start.built, ground) if strategy in LOOK_AT_LOSS else None
+    if strategy == DEFAULT:
+        ground = refined(shop, start, ground, limits, feedback, allocator, f"fit {first}: refine")
     outlook = Corrected(ground, tuple(limits), feedback)
-    search = _search(strategy, Start(outlook, rounds, shop.task.seed, loss), allocator)
+    search = _search(strategy, Start(outlook, rounds, shop.task.seed, loss, ground.near), allocator)
     tried: list[Candidate] = []
     merits: list[float] = []
     binding: tuple[str, ...] = ()
@@ -97,7 +102,7 @@ def fit(
     shop.watch.say(f"search ended: {ended.why}")
     fitting = [number for number, candidate in enumerate(tried) if candidate.meets(limits)]
     best = tried[max(fitting, key=lambda number: merits[number])] if fitting else None
-    return Fitted(best, tuple(tried), outlook.feedback, binding, ended.why)
+    return Fitted(best, tuple(tried), outlook.feedback, binding, ended.why, ground)
 
 
 class _NothingMoreError(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from pipeline.search import (
     LayerClock,
     LayerFile,
     LayerShape,
+    Near,
     PairShape,
     Shape,
     Staircase,
@@ -71,17 +72,24 @@ class Survey:
     """The ground on which widths are allocated.
 
     `importance` holds one value a unit for each group: it decides which units go. `widths` are those that could be
-    chosen, ascending; `kept` says what each of them keeps of all that can be lost: it decides how many units go.
-    `stairs` says how the device's times led to these widths; `bytes_per_weight` is that of the model's file.
+    chosen, ascending; `rises` says how much the loss grows at each of them: it decides how many units go. If they were
+    taken around a plan, `near` holds the first and last position at which they hold. `stairs` says how the device's
+    times led to these widths; `bytes_per_weight` is that of the model's file.
     """
 
     graph: DependencyGraph
     importance: Mapping[str, npt.NDArray[np.float64]]
     widths: Mapping[str, tuple[int, ...]]
-    kept: Mapping[str, npt.NDArray[np.float64]]
+    rises: Mapping[str, Sequence[float]]
     table: LatencyTable
     stairs: Mapping[str, Stairs] = field(default_factory=dict)
     bytes_per_weight: int = 4
+    near: Near = field(default_factory=dict)
+
+    @cached_property
+    def kept(self) -> Mapping[str, npt.NDArray[np.float64]]:
+        """The share of all loss that can be avoided that each width avoids."""
+        return shares_kept(self.rises)
 
     def full(self) -> dict[str, int]:
         """Return the widths of the model as it is."""
@@ -120,7 +128,7 @@ def study(shop: Workshop, start: Built) -> Study:
 def survey(shop: Workshop, known: Study, start: Built) -> Survey:
     """Let the device time the layers at the widths that could be chosen, and measure what each costs in loss."""
     stairs, widths, table = make_table(shop, known.graph)
-    curves = shop.step(
+    rises = shop.step(
         "sensitivity",
         dict[str, list[float]],
         lambda advance: loss_curves(
@@ -130,7 +138,7 @@ def survey(shop: Workshop, known: Study, start: Built) -> Survey:
         ),
     )
     stored = BYTES_PER_WEIGHT // 2 if shop.halved else BYTES_PER_WEIGHT
-    return Survey(known.graph, known.importance, widths, shares_kept(curves), table, stairs, stored)
+    return Survey(known.graph, known.importance, widths, rises, table, stairs, stored)
 
 
 def loss_at(shop: Workshop, known: Study | Survey, start: Built, widths: Mapping[str, int]) -> float:

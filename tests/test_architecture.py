@@ -20,6 +20,7 @@ RANKS = [
     {"explain"},
     {"deploy"},
     {"fit", "method"},
+    {"refinement"},
     {"feedback"},
     {"survey", "baseline"},
     {"workshop"},

@@ -109,8 +109,8 @@ def test_the_problem_is_exact_behind_a_concatenation_too() -> None:
     graph = joined()
     widths = candidate_widths(graph)
     timed = tuple(TimedShape(shape, 0.01 + macs(shape)) for shape in table_shapes(graph, widths))
-    kept = {name: np.array(choices) / 100 for name, choices in widths.items()}
-    ground = Survey(graph, {}, widths, kept, LatencyTable(timed, 0.002))
+    rises = {name: -np.array(choices) / 100 for name, choices in widths.items()}
+    ground = Survey(graph, {}, widths, rises, LatencyTable(timed, 0.002))
     chosen = {name: choices[len(choices) // 2] for name, choices in widths.items()}
     feedback = Feedback()
     for plan, ms in (({}, 0.5), (chosen, 0.41)):

@@ -12,6 +12,7 @@ from pipeline.search.importance import kept_indices, kept_shares
 from pipeline.search.layer_clock import ANCHORS, LayerClock, LayerFile, repeated, timing_noise
 from pipeline.search.layer_models import build_layer_model
 from pipeline.search.milp import MilpAllocator
+from pipeline.search.refine import Near, Refined, refine, staying
 from pipeline.search.sensitivity import loss_curves, shares_kept
 from pipeline.search.shapes import EMPTY, LayerShape, PairShape, Shape, candidate_widths, table_shapes
 from pipeline.search.staircase import Staircase, Stairs, expected_shapes
@@ -30,8 +31,10 @@ __all__ = [
     "LayerFile",
     "LayerShape",
     "MilpAllocator",
+    "Near",
     "PairShape",
     "Problem",
+    "Refined",
     "Shape",
     "Staircase",
     "Stairs",
@@ -46,9 +49,11 @@ __all__ = [
     "loss_curves",
     "model_peak_bytes",
     "pair_shapes",
+    "refine",
     "repeated",
     "searchable",
     "shares_kept",
+    "staying",
     "table_shapes",
     "times_of",
     "timing_noise",

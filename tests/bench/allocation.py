@@ -48,7 +48,6 @@ from pipeline.search import (
     loss_curves,
     model_peak_bytes,
     searchable,
-    shares_kept,
     table_shapes,
     weight_bytes,
 )
@@ -89,8 +88,7 @@ class Ground:
     def problem(self, seed: int) -> Problem:
         """Return the problem without limits, costs corrected as after the whole model's measurement."""
         importance = {name: np.ones(choices[-1]) for name, choices in self.widths.items()}
-        kept = shares_kept(_curves(self.widths, seed))
-        survey = Survey(self.graph, importance, self.widths, kept, self.table)
+        survey = Survey(self.graph, importance, self.widths, _curves(self.widths, seed), self.table)
         measured = replace(
             MEASURED,
             latency_ms=replace(MEASURED.latency_ms, p50=MEASURED_OVER_TABLE * survey.table_ms({})),

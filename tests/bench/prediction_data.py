@@ -118,8 +118,8 @@ def survey_of(timings: Sequence[LayerTiming]) -> Survey:
     alone, together = timings[: len(shapes)], timings[len(shapes) :]
     table = LatencyTable.from_times(times_of(shapes, alone), times_of(pairs, together))
     importance = {name: np.ones(choices[-1]) for name, choices in widths.items()}
-    kept = {name: np.sqrt(np.array(choices) / choices[-1]) / len(widths) for name, choices in widths.items()}
-    return Survey(graph, importance, widths, kept, table)
+    rises = {name: 1 - np.sqrt(np.array(choices) / choices[-1]) for name, choices in widths.items()}
+    return Survey(graph, importance, widths, rises, table)
 
 
 def read(data: dict[str, Any]) -> tuple[Survey, list[tuple[dict[str, int], Measurement]]]:

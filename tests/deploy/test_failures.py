@@ -76,7 +76,9 @@ def test_a_disk_that_fills_up_is_one_clear_line(deployed, home_like, kilobytes: 
     assert not (home.agent_state / "active").exists()
 
 
-@pytest.mark.parametrize("after", ["baseline: train", "baseline: convert", "latency table", "fit 1: measure"])
+@pytest.mark.parametrize(
+    "after", ["baseline: train", "baseline: convert", "latency table", "fit 1: refine", "fit 1: measure"]
+)
 def test_ctrl_c_at_a_step_is_130_and_the_run_goes_on(deployed, home_like, after: str) -> None:
     home = home_like("stopped")
     process = home.start_deploy()

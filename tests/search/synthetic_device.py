@@ -100,7 +100,7 @@ class SyntheticDevice:
             if shape != EMPTY
         )
         importance = {name: np.ones(choices[-1]) for name, choices in WIDTHS.items()}
-        return Survey(self.graph, importance, WIDTHS, _kept(self.seed), LatencyTable(timed, EMPTY_MS))
+        return Survey(self.graph, importance, WIDTHS, _rises(self.seed), LatencyTable(timed, EMPTY_MS))
 
     def outlook(self, **budgets: float) -> Corrected:
         """What a search knows after the dense model was measured; budgets are shares of what it costs."""
@@ -142,12 +142,11 @@ def run(strategy: Strategy, device: SyntheticDevice) -> list[tuple[Proposal, See
     return told
 
 
-def _kept(seed: int) -> dict[str, np.ndarray]:
-    """Concave curves, as losses are, of a different height for each group."""
+def _rises(seed: int) -> dict[str, np.ndarray]:
+    """Losses that grow ever faster, of a different height for each group."""
     pick = random.Random(seed + 1)
     raw = {
         name: pick.uniform(0.5, 2) * np.sqrt(np.array(choices) / choices[-1])
         for name, choices in WIDTHS.items()
     }
-    total = sum(float(curve[-1]) for curve in raw.values())
-    return {name: curve / total for name, curve in raw.items()}
+    return {name: curve[-1] - curve for name, curve in raw.items()}

@@ -6,7 +6,7 @@ protocol → base → bisection → uniform, sensitivity; netadapt; random_plans
 from collections.abc import Callable
 
 from pipeline.search.strategies.evolutionary import Evolutionary
-from pipeline.search.strategies.feedback import ExactFeedback
+from pipeline.search.strategies.feedback import ExactFeedback, never_slower
 from pipeline.search.strategies.netadapt import NetAdapt
 from pipeline.search.strategies.protocol import Loss, Outlook, Proposal, Seen, Start, Strategy
 from pipeline.search.strategies.random_plans import RandomPlans
@@ -33,4 +33,5 @@ __all__ = [
     "Start",
     "Strategy",
     "Uniform",
+    "never_slower",
 ]

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.search.allocate import TOLERANCE, Allocation, Allocator, Choice, CostRow, Problem
 from pipeline.search.milp import MilpAllocator
+from pipeline.search.refine import staying
 from pipeline.search.strategies.base import Search, choice_of
 from pipeline.search.strategies.protocol import Proposal, Seen, Start
 
@@ -27,7 +28,8 @@ class ExactFeedback(Search):
     "at most all but one group as in that plan". Where one measurement is left and nothing has fitted, the budgets of
     time are smaller by half as much again as the last plan took more than predicted. Where no plan is predicted to
     fit, the nearest is measured; the search goes on while the next nearest misses by no more than such predictions
-    were off. What the solver proved goes into `why`.
+    were off. What the solver proved goes into `why`. Where the losses were measured around a plan (`Start.near`), plans
+    stay near it as long as one of those fits.
     """
 
     name = "feedback"
@@ -39,9 +41,8 @@ class ExactFeedback(Search):
     def _next(self) -> Proposal | None:
         problem = self.outlook.problem()
         whole_ms = problem.predicted(problem.full())["latency"]
-        limits = {**problem.limits, "latency": min(whole_ms, problem.limits.get("latency", whole_ms))}
-        bounded = self._without_missed(replace(problem, limits=self._cautious(limits)))
-        found = self.allocator.allocate(bounded)
+        limits = self._cautious(never_slower(problem).limits)
+        found = self._allocate(self._without_missed(replace(problem, limits=limits)))
         choice = choice_of(problem, found.widths)
         shown = _shown(problem, found)
         repeated = any(proposal.widths == found.widths for proposal, _ in self.told)
@@ -58,6 +59,14 @@ class ExactFeedback(Search):
             return None
         why = "the most importance within all budgets" if found.feasible else "the nearest to the budgets"
         return Proposal(**vars(shown), strategy=self.name, why=f"{why}: {self._certainty(found)}")
+
+    def _allocate(self, problem: Problem) -> Allocation:
+        """Allocate near where the losses were measured; among all widths if nothing there fits."""
+        if self.start.near:
+            found = self.allocator.allocate(staying(problem, self.start.near))
+            if found.feasible:
+                return found
+        return self.allocator.allocate(problem)
 
     def _hopeless(self, problem: Problem, choice: Choice) -> bool:
         """Tell whether the nearest plan takes longer by more than predictions for such plans were off so far.
@@ -100,6 +109,15 @@ class ExactFeedback(Search):
         if found.optimal:
             return f"proven by {found.solver}"
         return f"not proven by {found.solver} (gap {found.gap:.2g})"
+
+
+def never_slower(problem: Problem) -> Problem:
+    """Return the problem with a limit on latency that keeps plans from being slower than the whole model."""
+    whole_ms = problem.predicted(problem.full())["latency"]
+    return replace(
+        problem,
+        limits={**problem.limits, "latency": min(whole_ms, problem.limits.get("latency", whole_ms))},
+    )
 
 
 def _surprise(proposal: Proposal, seen: Seen) -> float:

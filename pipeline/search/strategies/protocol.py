@@ -7,12 +7,13 @@ run that was killed goes on by telling the recorded measurements again, and ever
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline.measurement import Measurement
 from pipeline.profile import Limit, reached
 from pipeline.search.allocate import Allocation, Problem
+from pipeline.search.refine import Near
 
 Loss = Callable[[Mapping[str, int]], float]  # of the model cut to these widths, before any training
 
@@ -81,12 +82,14 @@ class Start:
         measurements: The most that may be asked for.
         seed: For searches that draw lots.
         loss: Measures the loss of widths on this computer; without it, kept importance stands in.
+        near: Group → first and last position at which its kept importance holds, if it was measured around a plan.
     """
 
     outlook: Outlook
     measurements: int
     seed: int = 0
     loss: Loss | None = None
+    near: Near = field(default_factory=dict)
 
 
 class Strategy(Protocol):
