@@ -16,7 +16,7 @@ from pipeline.watch import Advance
 from pipeline.workshop import Workshop
 
 ROUNDS = 8
-WORTH = 0.05  # a round that lowers the loss by a smaller share is the last
+WORTH = 0.01  # a round that lowers the loss by a smaller share is the last
 
 
 def refined(

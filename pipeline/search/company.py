@@ -5,6 +5,10 @@ its convolutions want, and its output back, which it does once for a whole chain
 convolutions, the second of which takes what the first gives, are timed in one file too, at each width between them.
 Half of what they take less than apart belongs to either. A layer behind an addition has several in front, one
 before it several behind; each is timed with one of them, and its half goes with it when its block is dropped.
+
+Whether the first of two can compute in that layout depends on its inputs, too (onnxruntime takes them by fours). So
+they are timed at each width in front of the first as well, the width between them whole, and what they save is taken
+as a product of both.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.search.shapes import GONE, LayerShape, PairShape, joins, shape_at
+from pipeline.search.shapes import GONE, PairShape, joins, shape_at
 
 if TYPE_CHECKING:
     from pipeline.graph.groups import ComputeLayer, DependencyGraph
@@ -32,17 +36,22 @@ class Link:
         """The group whose width lies between the two; None where that never changes."""
         return next(iter(self.second.in_groups), None)
 
-    def pair_at(self, whole: Mapping[str, int], width: int | None) -> PairShape | None:
-        """Return the two layers with `width` units between them, all else whole; None where they are gone."""
-        name = self.between
-        kept = whole if name is None or width is None else {**whole, name: width}
-        first, second = (shape_at(layer, kept) for layer in (self.first, self.second))
-        gone = GONE in (first, second) or (not width and name is not None)
-        return None if gone else PairShape(first, second)
+    @property
+    def entry(self) -> str | None:
+        """The group in front of the first layer; None where its width never changes or goes with a third group."""
+        name = next(iter(self.first.in_groups), None)
+        alone = not joins(self.first) and name != self.between
+        return name if alone and self.owner.only_with in {None, name, self.between} else None
 
-    def owned(self, pair: PairShape) -> LayerShape:
-        """Return the owner's shape in a pair."""
-        return pair.first if self.owner is self.first else pair.second
+    def pair_at(
+        self, whole: Mapping[str, int], between: int | None = None, entry: int | None = None
+    ) -> PairShape | None:
+        """Return the two layers with so many units between and in front, all else whole; None where they are gone."""
+        chosen = {self.between: between, self.entry: entry}
+        kept = {**whole, **{name: width for name, width in chosen.items() if name and width is not None}}
+        first, second = (shape_at(layer, kept) for layer in (self.first, self.second))
+        gone = GONE in (first, second) or between == 0 or entry == 0
+        return None if gone else PairShape(first, second)
 
 
 def links(graph: DependencyGraph) -> tuple[Link, ...]:
@@ -68,7 +77,9 @@ def pair_shapes(graph: DependencyGraph, widths: Mapping[str, tuple[int, ...]]) -
     whole = graph.widths()
     found: dict[PairShape, None] = {}
     for link in links(graph):
-        for width in (None,) if link.between is None else widths[link.between]:
-            if pair := link.pair_at(whole, width):
-                found[pair] = None
+        between = () if link.between is None else widths[link.between]
+        entry = () if link.entry is None else widths[link.entry]
+        needed = [link.pair_at(whole), *(link.pair_at(whole, width) for width in between)]
+        needed += [link.pair_at(whole, None, width) for width in entry]
+        found |= {pair: None for pair in needed if pair}
     return tuple(found)

@@ -8,7 +8,7 @@ kernel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -110,18 +110,14 @@ def _add_live(total: _Sum, step: LiveSet, widths: Grid) -> None:
 def _add_company(
     total: _Sum, link: Link, whole: Mapping[str, int], widths: Grid, table: LatencyTable
 ) -> None:
-    """Add what a layer saves beside another, a term of the width between; of a block only where the block stays."""
-    name, block = link.between, link.owner.only_with
-    choices = (None,) if name is None else widths[name]
-    costs = np.array([table.saving(link.pair_at(whole, width)) for width in choices])
-    if name is None and block is None:
-        total.constant += float(costs[0])
-    elif name is None or block is None or name == block:
-        single = name or block or ""
-        stays = (np.array(widths[single]) > 0).astype(np.float64)
-        total.add_single(single, costs * stays)
-    else:
-        total.add_pair(block, name, np.outer((np.array(widths[block]) > 0).astype(np.float64), costs))
+    """Add what a layer saves beside another: a term of the widths between them and in front, if its block stays."""
+    groups = (link.between, link.entry, link.owner.only_with)
+    names = list(dict.fromkeys(name for name in groups if name is not None))
+
+    def at(kept: Mapping[str, int]) -> float:
+        return table.saving(link, whole, {**whole, **kept})
+
+    _add_term(total, names, widths, at)
 
 
 def _total(layers: Iterable[ComputeLayer], widths: Grid, cost: Callable[[LayerShape], float]) -> _Sum:
@@ -163,7 +159,13 @@ def _add_simple(total: _Sum, layer: ComputeLayer, widths: Grid, cost: Callable[[
     def at(kept: Mapping[str, int]) -> float:
         return cost(shape_at(layer, kept))
 
-    names = neighbours(layer)
+    _add_term(total, neighbours(layer), widths, at)
+
+
+def _add_term(
+    total: _Sum, names: Sequence[str], widths: Grid, at: Callable[[Mapping[str, int]], float]
+) -> None:
+    """Add a cost that depends on the widths of two groups at most."""
     if not names:
         total.constant += at({})
     elif len(names) == 1:

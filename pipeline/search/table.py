@@ -15,11 +15,13 @@ import numpy as np
 
 from pipeline.errors import DeviceError, InputError
 from pipeline.measurement import LayerTiming
-from pipeline.search.company import links
+from pipeline.search.company import Link, links
 from pipeline.search.shapes import EMPTY, GONE, LayerShape, PairShape, Shape, shape_at
 
 if TYPE_CHECKING:
     from pipeline.graph.groups import DependencyGraph
+
+WORTH = 0.05  # of two layers' time: where they save less, it is not asked what the width in front does
 
 
 @dataclass(frozen=True)
@@ -96,25 +98,38 @@ class LatencyTable:
         kept = {**graph.widths(), **widths}
         return {layer.name: self.lookup(shape_at(layer, kept)) for layer in graph.layers}
 
-    def saving(self, pair: PairShape | None) -> float:
-        """Return by how many milliseconds either layer of a pair differs from alone; 0 where it was not timed."""
-        return self._savings.get(pair, 0.0) / 2
+    def saving(self, link: Link, whole: Mapping[str, int], kept: Mapping[str, int]) -> float:
+        """Return by how many milliseconds a link's owner differs from alone at the widths `kept`.
+
+        `whole` holds all groups' full widths. What was not timed saves nothing.
+        """
+        if link.owner.is_gone(kept):
+            return 0.0
+        between, entry = (None if name is None else kept[name] for name in (link.between, link.entry))
+        ms = self._savings.get(link.pair_at(whole, between), 0.0) / 2
+        pair, there = link.pair_at(whole), link.pair_at(whole, None, entry)
+        full = self._savings.get(pair, 0.0)
+        if pair is None or there is None or full > -WORTH * self._alone(pair):
+            return ms
+        return ms * min(max(self._savings.get(there, full) / full, 0.0), 1.0)
 
     def savings_ms(self, graph: DependencyGraph, widths: Mapping[str, int]) -> list[tuple[LayerShape, float]]:
-        """Return what layers save beside others at `widths`: each layer's shape, all but the width between whole."""
+        """Return what each layer saves beside others at `widths`: its shape at full width, and milliseconds."""
         whole, kept = graph.widths(), {**graph.widths(), **widths}
-        found = []
-        for link in links(graph):
-            name = link.between
-            pair = link.pair_at(whole, None if name is None else kept[name])
-            if pair is not None and not link.owner.is_gone(kept):
-                found.append((link.owned(pair), self.saving(pair)))
-        return found
+        return [
+            (shape_at(link.owner, whole), self.saving(link, whole, kept))
+            for link in links(graph)
+            if not link.owner.is_gone(kept)
+        ]
 
     def predict(self, graph: DependencyGraph, widths: Mapping[str, int]) -> float:
         """Return the sum over all layers and what neighbours save, plus one empty call, in milliseconds."""
         saved = sum(ms for _, ms in self.savings_ms(graph, widths))
         return sum(self.layer_ms(graph, widths).values()) + saved + self.empty_ms
+
+    def _alone(self, pair: PairShape) -> float:
+        """Return the time of both layers, each alone, as it was measured."""
+        return sum(self._exact.get(shape, 0.0) for shape in (pair.first, pair.second))
 
     @cached_property
     def _savings(self) -> dict[PairShape | None, float]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 sys.path.append(str(Path(__file__).parents[1] / "simulators"))
 
@@ -23,10 +24,10 @@ from pipeline.feedback import Feedback
 from pipeline.fit import Fitted, fit
 from pipeline.measurement import Measurement
 from pipeline.profile import load_profile, parse_accuracy, parse_budget, with_overrides
-from pipeline.search import MilpAllocator
+from pipeline.search import MilpAllocator, Refined
 from pipeline.search.strategies import STRATEGIES
 from pipeline.store import Run, Store
-from pipeline.survey import Survey, study, survey
+from pipeline.survey import Survey, loss_at, study, survey
 from pipeline.task import load_task
 from pipeline.watch import Silent
 from pipeline.workshop import Workshop
@@ -177,3 +178,27 @@ def test_an_ended_search_is_not_searched_on_when_the_run_is_resumed(ready: Ready
     again = ready.search("uniform", "latency=55%", rounds=3, number=ready.searches)
     assert len(fitted.candidates) == 1
     assert [each.widths for each in again.candidates] == [each.widths for each in fitted.candidates]
+
+
+def test_losses_are_taken_anew_around_the_plan_before_anything_is_measured(ready: Ready) -> None:
+    fitted = ready.search("feedback", "latency=55%", rounds=2)
+    first = 100 * ready.searches + 1
+    steps = [
+        each for each in ready.run.store.steps(ready.run.id) if each.name.startswith(f"fit {first}: refine")
+    ]
+    begin = TypeAdapter(tuple[Refined, ...]).validate_json(steps[0].value)[0]
+    rounds = [begin, *(TypeAdapter(Refined).validate_json(each.value) for each in steps[1:])]
+    losses = [each.loss for each in rounds]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] == loss_at(ready.shop, ready.ground, ready.baseline.built, rounds[-1].widths)
+    assert fitted.candidates[0].widths == rounds[-1].widths
+    assert fitted.ground.near == rounds[-1].near
+    assert ready.ground.near == {}
+    names = [each.name for each in ready.run.store.steps(ready.run.id)]
+    assert names.index(steps[-1].name) < names.index(f"fit {first}: measure")
+
+
+def test_nothing_is_refined_where_nothing_fits(ready: Ready) -> None:
+    fitted = ready.search("feedback", "latency=3%", rounds=1)
+    assert fitted.best is None
+    assert fitted.ground is ready.ground

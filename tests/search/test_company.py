@@ -115,6 +115,27 @@ def test_layers_that_went_with_their_block_save_nothing() -> None:
     assert len(table.savings_ms(graph, gone)) == len(links(graph)) - len(inside)
 
 
+def test_two_save_nothing_where_the_width_in_front_keeps_the_first_from_it() -> None:
+    """As onnxruntime on x86: a convolution that takes 18 channels is not computed in blocks, whatever it gives."""
+    graph, widths = followed(residual()), {"trunk": (4, 6, 8), "inner": (0, 2, 6), "wide": (0, 8, 24)}
+    alone = table_of(graph, widths)
+    times = {EMPTY: alone.empty_ms, **{entry.shape: entry.p50_ms for entry in alone.entries}}
+    apart = {pair: times[pair.first] + times[pair.second] for pair in pair_shapes(graph, widths)}
+    together = {
+        pair: ms - times[EMPTY] - (0.0 if pair.first.in_width % 4 == 2 else 0.3 * ms)
+        for pair, ms in apart.items()
+    }
+    table = LatencyTable.from_times(times, together)
+    behind = [link for link in links(graph) if link.entry == "trunk"]
+    assert behind
+    whole = graph.widths()
+    for link in behind:
+        saved = {width: table.saving(link, whole, {**whole, "trunk": width}) for width in widths["trunk"]}
+        assert saved[8] < 0
+        assert saved[4] <= 0.4 * saved[8]
+        assert abs(saved[6]) < 0.02 * abs(saved[8])
+
+
 def test_a_table_without_pairs_is_the_sum_of_its_layers() -> None:
     graph, widths = followed(chain()), GRIDS[chain]
     plain = table_of(graph, widths)
