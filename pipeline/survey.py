@@ -33,6 +33,7 @@ from pipeline.search import (
     Stairs,
     TableCache,
     build_layer_model,
+    front_shapes,
     kept_indices,
     loss_curves,
     model_peak_bytes,
@@ -160,9 +161,12 @@ def make_table(
         times |= bench.times("pairs", untimed)[0]
     pairs = pair_shapes(graph, widths)
     together = bench.times("neighbours", pairs)[0] if pairs else {}
-    bench.close()
     needed = (EMPTY, *table_shapes(graph, widths))
-    table = LatencyTable.from_times({shape: times[shape] for shape in needed}, together)
+    alone = {shape: times[shape] for shape in needed}
+    table = LatencyTable.from_times(alone, together)
+    if front := front_shapes(graph, widths, table.saves_much):
+        table = LatencyTable.from_times(alone, {**together, **bench.times("in front", front)[0]})
+    bench.close()
     return stairs, widths, table
 
 

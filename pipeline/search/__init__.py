@@ -5,7 +5,7 @@ staircase (which widths) → shapes → layer_models → layer_clock (cache, or 
 
 from pipeline.search.allocate import Allocation, Allocator, CostRow, Problem
 from pipeline.search.choice import searchable
-from pipeline.search.company import pair_shapes
+from pipeline.search.company import front_shapes, pair_shapes
 from pipeline.search.costs import build_problem, model_peak_bytes, weight_bytes
 from pipeline.search.greedy import GreedyAllocator
 from pipeline.search.importance import kept_indices, kept_shares
@@ -44,6 +44,7 @@ __all__ = [
     "build_problem",
     "candidate_widths",
     "expected_shapes",
+    "front_shapes",
     "kept_indices",
     "kept_shares",
     "loss_curves",

@@ -7,13 +7,13 @@ Half of what they take less than apart belongs to either. A layer behind an addi
 before it several behind; each is timed with one of them, and its half goes with it when its block is dropped.
 
 Whether the first of two can compute in that layout depends on its inputs, too (onnxruntime takes them by fours). So
-they are timed at each width in front of the first as well, the width between them whole, and what they save is taken
-as a product of both.
+those that save much are timed at each width in front of the first as well, the width between them whole, and what
+they save is taken as a product of both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -75,11 +75,21 @@ def _are_joined(first: ComputeLayer, second: ComputeLayer) -> bool:
 def pair_shapes(graph: DependencyGraph, widths: Mapping[str, tuple[int, ...]]) -> tuple[PairShape, ...]:
     """Return every pair that a table for these widths needs, once."""
     whole = graph.widths()
-    found: dict[PairShape, None] = {}
+    found: dict[PairShape | None, None] = {}
     for link in links(graph):
         between = () if link.between is None else widths[link.between]
-        entry = () if link.entry is None else widths[link.entry]
-        needed = [link.pair_at(whole), *(link.pair_at(whole, width) for width in between)]
-        needed += [link.pair_at(whole, None, width) for width in entry]
-        found |= {pair: None for pair in needed if pair}
-    return tuple(found)
+        found |= dict.fromkeys((link.pair_at(whole), *(link.pair_at(whole, width) for width in between)))
+    return tuple(pair for pair in found if pair is not None)
+
+
+def front_shapes(
+    graph: DependencyGraph, widths: Mapping[str, tuple[int, ...]], worth: Callable[[PairShape], bool]
+) -> tuple[PairShape, ...]:
+    """Return the pairs at each width in front of their first layer, of those that are worth it at full width."""
+    whole = graph.widths()
+    found: dict[PairShape | None, None] = {}
+    for link in links(graph):
+        pair = link.pair_at(whole)
+        if link.entry is not None and pair is not None and worth(pair):
+            found |= dict.fromkeys(link.pair_at(whole, None, width) for width in widths[link.entry][:-1])
+    return tuple(pair for pair in found if pair is not None)

@@ -108,10 +108,14 @@ class LatencyTable:
         between, entry = (None if name is None else kept[name] for name in (link.between, link.entry))
         ms = self._savings.get(link.pair_at(whole, between), 0.0) / 2
         pair, there = link.pair_at(whole), link.pair_at(whole, None, entry)
-        full = self._savings.get(pair, 0.0)
-        if pair is None or there is None or full > -WORTH * self._alone(pair):
+        if pair is None or there not in self._savings or not self.saves_much(pair):
             return ms
-        return ms * min(max(self._savings.get(there, full) / full, 0.0), 1.0)
+        return ms * min(max(self._savings[there] / self._savings[pair], 0.0), 1.0)
+
+    def saves_much(self, pair: PairShape) -> bool:
+        """Tell whether two layers together save a share of their time that is worth more questions."""
+        alone = sum(self._exact.get(shape, 0.0) for shape in (pair.first, pair.second))
+        return self._savings.get(pair, 0.0) < -WORTH * alone
 
     def savings_ms(self, graph: DependencyGraph, widths: Mapping[str, int]) -> list[tuple[LayerShape, float]]:
         """Return what each layer saves beside others at `widths`: its shape at full width, and milliseconds."""
@@ -126,10 +130,6 @@ class LatencyTable:
         """Return the sum over all layers and what neighbours save, plus one empty call, in milliseconds."""
         saved = sum(ms for _, ms in self.savings_ms(graph, widths))
         return sum(self.layer_ms(graph, widths).values()) + saved + self.empty_ms
-
-    def _alone(self, pair: PairShape) -> float:
-        """Return the time of both layers, each alone, as it was measured."""
-        return sum(self._exact.get(shape, 0.0) for shape in (pair.first, pair.second))
 
     @cached_property
     def _savings(self) -> dict[PairShape | None, float]:

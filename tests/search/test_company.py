@@ -21,6 +21,7 @@ from pipeline.search import (
     PairShape,
     build_layer_model,
     build_problem,
+    front_shapes,
     pair_shapes,
 )
 from pipeline.search.company import links
@@ -67,7 +68,7 @@ def timed(graph: DependencyGraph, widths: dict[str, tuple[int, ...]]) -> Latency
     times = {EMPTY: alone.empty_ms, **{entry.shape: entry.p50_ms for entry in alone.entries}}
     together = {
         pair: (times[pair.first] + times[pair.second]) * (0.9 - 0.01 * pair.second.in_width)
-        for pair in pair_shapes(graph, widths)
+        for pair in (*pair_shapes(graph, widths), *front_shapes(graph, widths, lambda pair: True))
     }
     return LatencyTable.from_times(times, together)
 
@@ -120,12 +121,14 @@ def test_two_save_nothing_where_the_width_in_front_keeps_the_first_from_it() -> 
     graph, widths = followed(residual()), {"trunk": (4, 6, 8), "inner": (0, 2, 6), "wide": (0, 8, 24)}
     alone = table_of(graph, widths)
     times = {EMPTY: alone.empty_ms, **{entry.shape: entry.p50_ms for entry in alone.entries}}
-    apart = {pair: times[pair.first] + times[pair.second] for pair in pair_shapes(graph, widths)}
+    shapes = {*pair_shapes(graph, widths), *front_shapes(graph, widths, lambda pair: True)}
+    apart = {pair: times[pair.first] + times[pair.second] for pair in shapes}
     together = {
         pair: ms - times[EMPTY] - (0.0 if pair.first.in_width % 4 == 2 else 0.3 * ms)
         for pair, ms in apart.items()
     }
     table = LatencyTable.from_times(times, together)
+    assert not front_shapes(graph, widths, lambda pair: False)
     behind = [link for link in links(graph) if link.entry == "trunk"]
     assert behind
     whole = graph.widths()
