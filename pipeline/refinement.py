@@ -15,7 +15,7 @@ from pipeline.survey import Survey, loss_at
 from pipeline.watch import Advance
 from pipeline.workshop import Workshop
 
-ROUNDS = 8
+ROUNDS = 4  # together at most twice the losses that the curves of single groups take
 WORTH = 0.01  # a round that lowers the loss by a smaller share is the last
 
 
