@@ -199,6 +199,6 @@ def test_losses_are_taken_anew_around_the_plan_before_anything_is_measured(ready
 
 
 def test_nothing_is_refined_where_nothing_fits(ready: Ready) -> None:
-    fitted = ready.search("feedback", "latency=3%", rounds=1)
+    fitted = ready.search("feedback", "latency=1%", rounds=1)
     assert fitted.best is None
     assert fitted.ground is ready.ground
