@@ -133,7 +133,8 @@ def shrink(shop: Workshop, record: Record, baseline: Candidate, method: Method) 
             return recovered
         if number < TRIES:
             learnt = fitted.feedback.learn(stand.ground, recovered).cautious()
-            fitted = search(replace(stand, feedback=learnt), record, record.limits, method, first=done + 1)
+            again = replace(stand, ground=fitted.ground, feedback=learnt)
+            fitted = search(again, record, record.limits, method, first=done + 1)
             done += len(fitted.candidates)
     raise closest_miss(record.candidates, record.limits, ())
 

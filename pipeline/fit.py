@@ -6,7 +6,7 @@ A round costs an export and a measurement, a few seconds: nothing is trained her
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.candidate import Built, Candidate
 from pipeline.errors import DeviceError
@@ -69,17 +69,19 @@ def fit(
 ) -> Fitted:
     """Run up to `rounds` rounds of ask → slim → convert → push → measure → tell; each is a few recorded steps.
 
-    Widths are taken from `start`. `first` is the number of the first round; `strategy` is one of `STRATEGIES`;
+    Widths are taken from `start`, on `ground`, whose loss curves the default strategy takes anew around its plan unless
+    that was done. `first` is the number of the first round; `strategy` is one of `STRATEGIES`;
     `allocator` serves the default one alone.
 
     Raises:
         DeviceError: a budget is on something that the device could not measure.
     """
     _require_measured(start, limits)
-    loss = _Loss(shop, start.built, ground) if strategy in LOOK_AT_LOSS else None
-    if strategy == DEFAULT:
-        ground = refined(shop, start, ground, limits, feedback, allocator, f"fit {first}: refine")
-    outlook = Corrected(ground, tuple(limits), feedback)
+    outlook, measured_loss = Corrected(ground, tuple(limits), feedback), _Loss(shop, start.built, ground)
+    if strategy == DEFAULT and not ground.near:
+        ground = refined(shop, outlook, measured_loss, allocator, f"fit {first}: refine")
+        outlook = replace(outlook, ground=ground)
+    loss = measured_loss if strategy in LOOK_AT_LOSS else None
     search = _search(strategy, Start(outlook, rounds, shop.task.seed, loss, ground.near), allocator)
     tried: list[Candidate] = []
     merits: list[float] = []

@@ -160,6 +160,14 @@ class LayerTiming:
 
 
 @dataclass(frozen=True)
+class TimedLayers:
+    """One recorded batch of a latency table: the layers in the order of asking, their timings, then second timings."""
+
+    layers: tuple[str, ...]
+    timings: tuple[LayerTiming, ...]
+
+
+@dataclass(frozen=True)
 class MeasuringProtocol:
     """How a device is to measure; a profile's `[measuring]` table.
 

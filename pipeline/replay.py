@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from pipeline.errors import RunError
 from pipeline.files import sha256
-from pipeline.measurement import LayerTiming, Measurement
+from pipeline.measurement import LayerTiming, Measurement, TimedLayers
 from pipeline.store import StepRow, Store
 
 T = TypeVar("T")
@@ -49,7 +49,7 @@ class Replay:
         Raises:
             RunError: it was not done then, or for other layers.
         """
-        found = TypeAdapter(tuple[LayerTiming, ...]).validate_json(self._recorded(step).value)
+        found = TypeAdapter(TimedLayers).validate_json(self._recorded(step).value).timings
         self._expect(step, [timing.file_sha256 for timing in found], files)
         return found
 

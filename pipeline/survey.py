@@ -14,9 +14,10 @@ import numpy.typing as npt
 from pipeline.candidate import Built
 from pipeline.convert import converter
 from pipeline.device.values import BoardStatus
+from pipeline.errors import RunError
 from pipeline.files import sha256
 from pipeline.graph import DependencyGraph, trace
-from pipeline.measurement import LayerTiming
+from pipeline.measurement import LayerTiming, TimedLayers
 from pipeline.profile import DeviceProfile
 from pipeline.prune import score
 from pipeline.search import (
@@ -189,9 +190,19 @@ class Bench:
         self._clock: LayerClock | None = None
 
     def times(self, stage: str, shapes: Sequence[Shape]) -> tuple[dict[Shape, float], float]:
-        """Return each shape's time (ms), and the relative deviation of such a time."""
+        """Return each shape's time (ms), and the relative deviation of such a time.
+
+        Raises:
+            RunError: the step was recorded for other layers.
+        """
         step = f"{TABLE_STEP}: {stage}"
-        timings = self._shop.step(step, tuple[LayerTiming, ...], partial(self._time, step, shapes))
+        found = self._shop.step(step, TimedLayers, partial(self._time, step, shapes))
+        if found.layers != tuple(shape.key for shape in shapes):
+            raise RunError(
+                f"step {step!r} of run {self._shop.run.id} timed other layers than this version asks for",
+                hint="start a new deploy; what was timed is known to it",
+            )
+        timings = found.timings
         once, twice = timings[: len(shapes)], timings[len(shapes) :]
         times = times_of(shapes, once)
         self._ms.update(times.items())
@@ -204,9 +215,7 @@ class Bench:
             self._shop.watch.say(f"{self._clock.timed} layers timed on the device{known}")
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _time(
-        self, step: str, shapes: Sequence[LayerShape | PairShape], advance: Advance
-    ) -> tuple[LayerTiming, ...]:
+    def _time(self, step: str, shapes: Sequence[LayerShape | PairShape], advance: Advance) -> TimedLayers:
         """Build each layer as a small file, and have those timed that are not known yet."""
         files = self._build(shapes)
 
@@ -214,11 +223,13 @@ class Bench:
             return self._shop.time_layers(step, paths, advance)
 
         if self._shop.replay is not None:
-            return measure(
+            timings = measure(
                 [each.path for each in (*files, *(files[index] for index in repeated(len(files))))]
             )
-        self._clock = self._clock or self._new_clock()
-        return self._clock.times(files, measure)
+        else:
+            self._clock = self._clock or self._new_clock()
+            timings = self._clock.times(files, measure)
+        return TimedLayers(tuple(shape.key for shape in shapes), timings)
 
     def _new_clock(self) -> LayerClock:
         """Return a clock on the level of the times that this run has recorded."""

@@ -168,7 +168,8 @@ def _by_strategy(
 def _layers_timed(shop: Workshop) -> int:
     """Return how often the device timed a layer alone."""
     steps = shop.run.store.steps(shop.run.id)
-    return sum(len(json.loads(step.value)) for step in steps if step.name.startswith(TABLE_STEP))
+    batches = (json.loads(step.value) for step in steps if step.name.startswith(TABLE_STEP))
+    return sum(len(batch["timings"]) for batch in batches)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ import argparse
 import json
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,6 +29,7 @@ from pipeline.search import MilpAllocator, Problem, Refined, kept_indices, refin
 from pipeline.store import Store
 from pipeline.survey import loss_at, study, survey
 from pipeline.task import load_task
+from pipeline.watch import Advance
 from pipeline.workshop import Workshop
 
 
@@ -90,7 +90,10 @@ class Bench:
         self._line(reach, 0, began, now)
         for number in range(1, rounds + 1):
             with self.shop.watch.step(f"reach {reach}, round {number}") as advance:
-                shown = partial(lambda advance, done, of: advance(done=done, of=of), advance)
+
+                def shown(done: int, of: int, advance: Advance = advance) -> None:
+                    advance(done=done, of=of)
+
                 after = refine(self.problem, now, self.loss, MilpAllocator(), shown, reach)
             self._line(reach, number, began, after)
             if after == now:

@@ -202,3 +202,16 @@ def test_nothing_is_refined_where_nothing_fits(ready: Ready) -> None:
     fitted = ready.search("feedback", "latency=1%", rounds=1)
     assert fitted.best is None
     assert fitted.ground is ready.ground
+
+
+def test_losses_that_were_taken_around_a_plan_are_not_taken_again(ready: Ready) -> None:
+    near = {name: (0, len(choices) - 1) for name, choices in ready.ground.widths.items()}
+    stood, ready.ground = ready.ground, replace(ready.ground, near=near)
+    try:
+        fitted = ready.search("feedback", "latency=55%", rounds=2)
+    finally:
+        ready.ground = stood
+    assert fitted.best is not None
+    assert fitted.ground.near == near
+    names = [each.name for each in ready.run.store.steps(ready.run.id)]
+    assert not any(name.startswith(f"fit {100 * ready.searches + 1}: refine") for name in names)

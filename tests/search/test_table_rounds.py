@@ -168,6 +168,15 @@ def test_a_finished_run_does_not_ask_again_even_without_cache_or_device(store, d
     assert again.watch.said == []
 
 
+def test_a_run_that_timed_other_layers_is_not_gone_on_with(store, device, monkeypatch) -> None:
+    at = shop(store, device)
+    made(at)
+    asked = survey.Staircase.ask
+    monkeypatch.setattr(survey.Staircase, "ask", lambda search: asked(search)[::-1])  # as another version may
+    with pytest.raises(RunError, match=r"'latency table: scan' of run \S+ timed other layers"):
+        survey.make_table(shop(store, None, run=at.run.id), GRAPH)
+
+
 def test_a_replay_takes_all_times_from_the_record_also_those_from_the_cache(store, device) -> None:
     made(shop(store, device))
     source = shop(store, device)
