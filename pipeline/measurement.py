@@ -51,6 +51,8 @@ class During:
 
     `throttled` holds the moments between two readings, too, where the firmware remembers them. `others_share` is
     the share of the pinned cores' time that went to anything but the model: programs, interrupts, a hypervisor.
+    `slowed_share` is the share of the time in which the processor did its own yardstick `slowdown` times slower than at
+    full pace, though no account of the kernel tells why; it was left out, unless the flag says "slowed".
     """
 
     frequency_min_mhz: float | None = None
@@ -58,6 +60,8 @@ class During:
     temperature_max_c: float | None = None
     throttled: bool | None = None
     others_share: float | None = None
+    slowed_share: float | None = None
+    slowdown: float | None = None
 
 
 @dataclass(frozen=True)
@@ -114,9 +118,9 @@ class Measurement:
 
     `process_peak_bytes` is VmHWM of the worker; `model_peak_bytes` is that minus an empty worker with the same
     runtime loaded. `spread_ms` is the interquartile range of the runs. `flags` lists what makes the numbers less
-    trustworthy: "unsteady", "throttled", "disturbed" (others took more than 3 % of the cores' time), "hot" (it
-    began above the protocol's temperature). `warnings` are the device's own words about anything else;
-    `confinement` names what kept the worker from doing harm.
+    trustworthy: "unsteady", "slowed" (the processor was below its full pace nearly all the time), "throttled",
+    "disturbed" (others took more than 3 % of the cores' time), "hot" (it began above the protocol's temperature).
+    `warnings` are the device's own words about anything else; `confinement` names what kept the worker from doing harm.
     `replayed_from` names the run whose record was used instead of a new measurement.
     """
 

@@ -16,6 +16,7 @@ FLAGGED_SPREAD = (
     0.025  # of a latency from process to process where others are busy, however steady each process was
 )
 MEMORY_SPREAD_BYTES = 250_000  # of one model's peak from process to process, whatever its size
+SLOWED = "slowed"  # the agent's flag
 DISTURBED = 0.03  # of the cores' time: from there on the agent flags a measurement
 
 
@@ -23,11 +24,13 @@ def spread(measurements: Sequence[Measurement]) -> float:
     """Return by what share the latency of one model may be off, as its measurements show.
 
     Half of the range between the medians of five windows (`Measurement.steadiness`), of the least steady one; more
-    where one was flagged; the range between the measurements where that is more.
+    where one was flagged; the range between the measurements where that is more; and where the processor was below its
+    full pace nearly all the time, by how much.
     """
     medians = [each.latency_ms.p50 for each in measurements]
     own = [max(each.steadiness / 2, FLAGGED_SPREAD if each.flags else 0.0) for each in measurements]
-    return max(max(medians) / min(medians) - 1, *own)
+    slowed = [(each.during.slowdown or 1.0) - 1 for each in measurements if SLOWED in each.flags]
+    return max(max(medians) / min(medians) - 1, *own, *slowed)
 
 
 def room(resource: str, measured: Measurement) -> float:

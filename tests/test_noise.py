@@ -48,6 +48,13 @@ def test_a_flagged_measurement_is_believed_less_however_steady_it_was() -> None:
     assert spread([replace(flagged, steadiness=0.1)]) == pytest.approx(0.05)
 
 
+def test_a_core_below_its_full_pace_all_along_may_be_off_by_as_much() -> None:
+    slowed = replace(measured(2.0), flags=("slowed",), during=During(slowed_share=1.0, slowdown=2.1))
+    assert spread([slowed]) == pytest.approx(1.1)
+    left_out = replace(slowed, flags=(), during=During(slowed_share=0.4, slowdown=2.1))
+    assert spread([left_out]) == 0.0
+
+
 @pytest.mark.parametrize(("steadiness", "expected"), [(0.0, 0.01), (0.04, 0.02), (0.5, 0.03)])
 def test_a_budget_leaves_room_for_the_spread_within_bounds(steadiness: float, expected: float) -> None:
     assert room("latency", measured(1.0, steadiness)) == pytest.approx(expected)

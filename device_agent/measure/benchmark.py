@@ -1,8 +1,9 @@
 """The measuring protocol for one whole model; runs in a worker.
 
 Wait until cool → load → first inference → warm-up → attempts → energy → operators. An attempt counts single
-inferences until both the least number and the least duration are reached. One that is flagged is repeated after
-a cool-down; the best attempt (the fewest flags, then the steadiest) is the one that is reported, with its flags.
+inferences until both the least number and the least duration are reached, at the processor's full pace (`pace.py`):
+what it did more slowly is left out. One that is flagged is repeated after a cool-down; the best attempt (the fewest
+flags, then the steadiest) is the one that is reported, with its flags.
 Memory is read after the warm-up, before samples pile up, so that only the model is in it. Energy and operators
 come last, so that neither the reading of a sensor nor a profiler colours the latency.
 """
@@ -21,6 +22,7 @@ from typing import Any, Optional
 from device_agent.errors import RequestError
 from device_agent.measure import operators, runtimes
 from device_agent.measure.inputs import prebuilt
+from device_agent.measure.pace import Pace, Stretches
 from device_agent.measure.protocol import MeasuringProtocol
 from device_agent.measure.timing import Call, Tell, now_s, timed, timed_runs, warm_up
 from device_agent.sensors.conditions import ConditionSensors, why_missing
@@ -30,6 +32,7 @@ from device_agent.statistics import spread_ms, steadiness, summary_ms
 
 UNSTEADY_ABOVE = 0.05
 _LOOK_EVERY_S = 1.0  # how often the sensors are read and progress is told, between two inferences
+_STRETCH_S = 0.05  # how often the pace is looked at
 _COOL_WITHIN_C = 2.0  # of what it was before the first attempt
 _LONGEST_COOLDOWNS = 10
 _WAIT_SHARE = 0.25  # of the worker's time, until the board is cool enough to begin
@@ -38,7 +41,7 @@ _TIME_SHARE = 0.9  # of the worker's time; the rest is for what cannot be forese
 
 @dataclass(frozen=True)
 class Attempt:
-    """One row of timed inferences; `samples_ns` in the order they were run."""
+    """Timed inferences; `samples_ns`, those that count, in the order they were run."""
 
     samples_ns: Sequence[int]
     duration_s: float
@@ -57,6 +60,7 @@ def measure(
     protocol: MeasuringProtocol,
     sensors: ConditionSensors,
     power: Sequence[EnergySensor],
+    pace: Pace,
     tell: Tell,
 ) -> dict[str, Any]:
     """Measure one model and return the fields of a `Measurement` that the worker can know.
@@ -68,13 +72,14 @@ def measure(
         protocol: what is wanted.
         sensors: of the first of those cores.
         power: the energy sensors, best first.
+        pace: of the core that this runs on.
         tell: is given progress, {"phase": …, "done": n, "of": m}.
 
     Raises:
         RequestError: `model_refused` or `out_of_memory`.
     """
     gc.disable()
-    result = _measure_loaded(runtime, path, threads, _Board(protocol, sensors, tell), power)
+    result = _measure_loaded(runtime, path, threads, _Board(protocol, sensors, pace, tell), power)
     result["operators"] = None
     if protocol.operators:
         tell({"phase": "operators", "done": 0, "of": 1})
@@ -133,9 +138,12 @@ def _measure_loaded(
 class _Board:
     """The board while one model is measured on it: what is asked for, its sensors, its cores, the time left."""
 
-    def __init__(self, protocol: MeasuringProtocol, sensors: ConditionSensors, tell: Tell) -> None:
+    def __init__(
+        self, protocol: MeasuringProtocol, sensors: ConditionSensors, pace: Pace, tell: Tell
+    ) -> None:
         self.protocol = protocol
         self.sensors = sensors
+        self.pace = pace
         self.tell = tell
         self.cores = sorted(os.sched_getaffinity(0))
         self._began_s = now_s()
@@ -182,20 +190,23 @@ class _Board:
 
     def _attempt(self, call: Call) -> Attempt:
         before = self.sensors.read()
-        samples = array("q")
         watch = self.sensors.watch(self.cores)
+        stretches = Stretches(self.pace)
         begin_s = now_s()
-        while not _enough(len(samples), now_s() - begin_s, self.protocol):
-            self.tell(
-                {"phase": "measure", "done": len(samples), "of": max(self.protocol.min_runs, len(samples))}
-            )
-            timed_runs(call, samples, *_next_stretch(len(samples), begin_s, self.protocol))
-            watch.look()
+        looked_s = -_LOOK_EVERY_S
+        while not self._enough(stretches, now_s() - begin_s):
+            if now_s() - looked_s >= _LOOK_EVERY_S:
+                self._tell_runs(stretches)
+                watch.look()
+                looked_s = now_s()
+            self._stretch(call, stretches, begin_s)
         duration_s = now_s() - begin_s
-        during, disturbed = watch.during(), watch.disturbed()
+        samples, slowed = stretches.counted()
+        during, disturbed = {**watch.during(), **stretches.during()}, watch.disturbed()
         spread = steadiness(samples)
         named = (
             ("unsteady", spread > UNSTEADY_ABOVE),
+            ("slowed", slowed),
             ("throttled", bool(during["throttled"])),
             ("disturbed", disturbed),
             ("hot", self._hot),
@@ -203,23 +214,30 @@ class _Board:
         flags = tuple(name for name, present in named if present)
         return Attempt(samples, duration_s, spread, flags, before, self.sensors.read(), during)
 
+    def _tell_runs(self, stretches: Stretches) -> None:
+        runs = stretches.at_full_pace()[0]
+        self.tell({"phase": "measure", "done": runs, "of": max(self.protocol.min_runs, runs)})
 
-def _enough(runs: int, elapsed_s: float, protocol: MeasuringProtocol) -> bool:
-    if runs and elapsed_s >= protocol.max_duration_s:
-        return True
-    return runs >= protocol.min_runs and elapsed_s >= protocol.min_duration_s
+    def _stretch(self, call: Call, stretches: Stretches, begin_s: float) -> None:
+        """Run inferences for one stretch; at full pace for long enough, it ends with the least number of runs."""
+        runs, seconds = stretches.at_full_pace()
+        left_s = self.protocol.min_duration_s - seconds
+        most = 10**9 if left_s > 0 else max(1, self.protocol.min_runs - runs)
+        samples = array("q")
+        start_s = now_s()
+        longest_s = min(_STRETCH_S, left_s) if left_s > 0 else _STRETCH_S
+        timed_runs(call, samples, most, min(start_s + longest_s, begin_s + self.protocol.max_duration_s))
+        stretches.add(samples, now_s() - start_s)
 
+    def _enough(self, stretches: Stretches, elapsed_s: float) -> bool:
+        if self._reached(*stretches.at_full_pace()):
+            return True
+        runs, seconds = stretches.in_all()
+        hopeless = self._reached(runs, seconds) and stretches.hopeless(self.protocol.min_duration_s)
+        return hopeless or (runs > 0 and elapsed_s >= self.protocol.max_duration_s)
 
-def _next_stretch(runs: int, begin_s: float, protocol: MeasuringProtocol) -> tuple[int, float]:
-    """Return how many inferences to run without a look around, and when to stop at the latest.
-
-    Until the least duration is over, time ends a stretch; after it, the least number of runs does.
-    """
-    least_end_s = begin_s + protocol.min_duration_s
-    longest_end_s = min(now_s() + _LOOK_EVERY_S, begin_s + protocol.max_duration_s)
-    if now_s() < least_end_s:
-        return 10**9, min(least_end_s, longest_end_s)
-    return max(1, protocol.min_runs - runs), longest_end_s
+    def _reached(self, runs: int, seconds: float) -> bool:
+        return runs >= self.protocol.min_runs and seconds >= self.protocol.min_duration_s
 
 
 def _energy(

@@ -15,6 +15,7 @@ from device_agent.serve.hooks import Hooks
 from device_agent.serve.layer_table import LayerTable
 from device_agent.serve.lease import Leases
 from device_agent.serve.request import Params, Request
+from device_agent.statistics import median
 from device_agent.updates.store import FileStore
 from device_agent.work.workers import Job, Listen, WorkerDiedError, Workers
 
@@ -22,6 +23,7 @@ WAIT_S = 3600.0  # for the turn, unless the request says otherwise
 HOLD_S = 600.0
 _LONGEST_S = 24 * 3600.0
 _REMEMBERED = 5
+_PACES = 9  # so many workers' pace is remembered: what is usual may change
 
 
 class Measuring:
@@ -37,6 +39,7 @@ class Measuring:
         self._leases = leases
         self._empty_bytes: dict[tuple[str, str], Optional[int]] = {}
         self._last: deque[Params] = deque(maxlen=_REMEMBERED)
+        self._paces_ns: deque[float] = deque(maxlen=_PACES)
 
     def describe(self) -> Params:
         """Return what the status tells: the lease and the last measurements."""
@@ -68,8 +71,10 @@ class Measuring:
         installed = self._board.require(runtime)
         with self._turn(request) as warnings:
             empty = self._empty_peak(runtime, installed["version"], protocol, request)
-            job = Job("measure", runtime, threads, protocol, {"path": str(path)})
+            details = {"path": str(path), "pace_ns": self._pace_ns()}
+            job = Job("measure", runtime, threads, protocol, details)
             measured = self._workers.run(job, request.cancellation, events(request))
+        self._paces_ns.append(measured.pop("pace_ns"))
         peak, missing = measured["process_peak_bytes"], measured["missing"]
         known = peak is not None and empty is not None
         if not known:
@@ -97,12 +102,19 @@ class Measuring:
         version = self._board.require(runtime)["version"]
         with self._turn(request) as warnings:
             while open_paths := table.open_paths():
-                job = Job("layers", runtime, threads, protocol, {"paths": open_paths})
+                details = {"paths": open_paths, "pace_ns": self._pace_ns()}
+                job = Job("layers", runtime, threads, protocol, details)
                 try:
-                    version = self._workers.run(job, request.cancellation, table.listen)["runtime_version"]
+                    ended = self._workers.run(job, request.cancellation, table.listen)
+                    version = ended["runtime_version"]
+                    self._paces_ns.append(ended["pace_ns"])
                 except WorkerDiedError as error:
                     table.blame(error)
         return {"timings": table.timings(), "runtime_version": version, "warnings": list(warnings)}
+
+    def _pace_ns(self) -> Optional[float]:
+        """Return what the pace's yardstick took in most of the last workers; `None` before the first."""
+        return median(self._paces_ns) if self._paces_ns else None
 
     @contextlib.contextmanager
     def _turn(self, request: Request) -> Iterator[list[str]]:

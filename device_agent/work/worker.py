@@ -94,6 +94,7 @@ def _do(job: dict[str, Any], reply: Reply) -> dict[str, Any]:
 def _with_model(job: dict[str, Any], reply: Reply) -> dict[str, Any]:
     """Open the runtime and do what is asked for with it."""
     from device_agent.measure import benchmark, golden, layers, runtimes  # noqa: PLC0415 - these import numpy
+    from device_agent.measure.pace import Pace  # noqa: PLC0415
     from device_agent.measure.protocol import MeasuringProtocol  # noqa: PLC0415
     from device_agent.sensors import energy  # noqa: PLC0415
     from device_agent.sensors.conditions import ConditionSensors  # noqa: PLC0415
@@ -117,13 +118,16 @@ def _with_model(job: dict[str, Any], reply: Reply) -> dict[str, Any]:
         folder = Path(job["folder"])
         _look_at(job, folder / job["golden"]["model"], [path.name for path in folder.iterdir()])
         return golden.check(runtime, folder, job["threads"], job["golden"])
+    pace = Pace(job["pace_ns"])
     if job["kind"] == "layers":
         sound = _sound(job, reply)
         paths = [Path(job["paths"][index]) for index in sound]
         tell_all = partial(_tell_layers, reply, sound, len(job["paths"]))
-        for position, timing in layers.measure_layers(runtime, paths, job["threads"], protocol, tell_all):
+        for position, timing in layers.measure_layers(
+            runtime, paths, job["threads"], protocol, pace, tell_all
+        ):
             reply.line(timing=[sound[position], timing])
-        return facts
+        return {**facts, "pace_ns": pace.shortest_ns}
     _look_at(job, Path(job["path"]))
     measured = benchmark.measure(
         runtime,
@@ -132,10 +136,11 @@ def _with_model(job: dict[str, Any], reply: Reply) -> dict[str, Any]:
         protocol=protocol,
         sensors=sensors,
         power=power,
+        pace=pace,
         tell=tell,
     )
     measured["cold_start"]["spawn_ms"] = (opened_ns - job["started_ns"]) / 1e6
-    return {**facts, **measured}
+    return {**facts, **measured, "pace_ns": pace.shortest_ns}
 
 
 def _look_at(job: dict[str, Any], model: Path, beside: Collection[str] = ()) -> None:

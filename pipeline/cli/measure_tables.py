@@ -14,6 +14,7 @@ from pipeline.measurement import Conditions, Latency, Measurement
 MOST_OPERATORS = 25
 _FLAGS = {
     "unsteady": "five parts of the run differ by {steadiness:.1%}; single numbers say little",
+    "slowed": "the processor was {slowdown} slower than at full pace, for no reason that the kernel tells",
     "throttled": "the board held its processor back, for heat or for want of current",
     "disturbed": "other programs took {others} of the cores' time",
     "hot": "the board was warmer at the start than the profile allows",
@@ -160,6 +161,7 @@ def _conditions(made: Measurement) -> str:
         _change(before, after, "temperature_c", "°C"),
         _change(before, after, "load_1min", "load"),
         others,
+        f"slowed for {during.slowed_share:.1%} of the time" if during.slowed_share else "",
     ]
     return ", ".join(part for part in parts if part) or "the board tells nothing"
 
@@ -171,9 +173,11 @@ def _change(before: Conditions, after: Conditions, name: str, unit: str) -> str:
 
 
 def _flag(flag: str, made: Measurement) -> str:
-    others = made.during.others_share
+    others, slowdown = made.during.others_share, made.during.slowdown
     meaning = _FLAGS.get(flag, "").format(
-        steadiness=made.steadiness, others="a part" if others is None else f"{others:.1%}"
+        steadiness=made.steadiness,
+        others="a part" if others is None else f"{others:.1%}",
+        slowdown="clearly" if slowdown is None else f"{slowdown:.2g} times",
     )
     return f"{flag.upper()}: {meaning}" if meaning else flag.upper()
 

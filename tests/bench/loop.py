@@ -16,6 +16,7 @@ import json
 import math
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -64,6 +65,7 @@ IMAGES = {"data": "images.npz", "scale": 1 / 255, "mean": [0.49, 0.48, 0.45], "s
 DIGITS = {"data": "digits.npz", "scale": 1.0, "mean": [0.0], "std": [1.0], "epochs": 10}
 WRITERS = {"images.npz": write_images, "digits.npz": write_digits}
 Line = dict[str, Any]
+ERRORS = ("table", "corrected", "macs")
 
 
 def main() -> None:
@@ -188,30 +190,44 @@ def _macs(ground: Survey, widths: Mapping[str, int]) -> float:
 
 def _print(lines: list[Line], window: float) -> None:
     print(
-        "| model | runtime | baseline, ms | shapes | budget | landed at, % of it | measurements | each, % | off by, %: "
-        "table alone | corrected | MACs | why it ended |\n|---|---|---:|---:|---:|---:|---:|---|---|---|---|---|"
+        "| model | runtime | baseline, ms | shapes | budget | each, % of it | measurements | table alone off by, % | "
+        "corrected | MACs | why it ended |\n|---|---|---:|---:|---:|---|---:|---|---|---|---|"
     )
     for line in lines:
-        landed = "none" if line["landed"] is None else f"{line['landed']:.2f}"
-        keys = ("each", "table", "corrected", "macs")
-        parts = [", ".join(f"{value:.2f}" for value in line[key]) for key in keys]
+        parts = [", ".join(f"{value:.2f}" for value in line[key]) for key in ERRORS]
         print(
             f"| {line['model']} | {line['runtime']} | {line['baseline_ms']:.4g} | {line['shapes']} | "
-            f"{line['budget']:g} % | {landed} | {len(line['each'])} | {' | '.join(parts)} | {line['why']} |"
+            f"{line['budget']:g} % | {_each(line)} | {len(line['each'])} | {' | '.join(parts)} | {line['why']} |"
         )
-    good = [line for line in lines if line["landed"] is not None and window <= line["landed"] <= 100]
-    print(f"\nin [{window:g} %, 100 %]: {len(good)} of {len(lines)}")
-    for key in ("table", "corrected", "macs"):
-        if first := [line[key][0] for line in lines if line[key]]:
-            print(
-                f"first plan's prediction, {key}: off by {statistics.median(first):.2f} % (at most {max(first):.2f} %)"
-            )
-    if later := [line["corrected"][1] for line in lines if len(line["corrected"]) > 1]:
-        print(
-            f"second plan's, corrected: off by {statistics.median(later):.2f} % (at most {max(later):.2f} %)"
-        )
+    landed = [line["landed"] for line in lines if line["landed"] is not None]
+    inside = sum(window <= share <= 100 for share in landed)
+    print(f"\nof {len(lines)}: {len(landed)} within the budget, {inside} in [{window:g} %, 100 %] of it")
+    counts = Counter(len(line["each"]) for line in lines)
+    print("measurements: " + ", ".join(f"{count} x {number}" for number, count in sorted(counts.items())))
+    for runtime in dict.fromkeys(line["runtime"] for line in lines):
+        _print_errors(runtime, [line for line in lines if line["runtime"] == runtime])
+    _print_errors("all", lines)
     flagged = {flag for line in lines for flag in line["flags"]}
     print(f"flags: {', '.join(sorted(flagged)) or 'none'}")
+
+
+def _each(line: Line) -> str:
+    """Return where each measurement landed; the one that was taken is bold if it is not the last."""
+    found = [f"{share:.2f}" for share in line["each"]]
+    if line["landed"] is not None and (taken := line["each"].index(line["landed"])) < len(found) - 1:
+        found[taken] = f"**{found[taken]}**"
+    return ", ".join(found)
+
+
+def _print_errors(name: str, lines: list[Line]) -> None:
+    """Print the median and the largest error of the predictions of first and second plans."""
+    firsts = [f"{key} {_spread([line[key][0] for line in lines if line[key]])}" for key in ERRORS]
+    second = _spread([line["corrected"][1] for line in lines if len(line["corrected"]) > 1])
+    print(f"{name}: first plans off by (%): {', '.join(firsts)}; second plans, corrected: {second}")
+
+
+def _spread(errors: list[float]) -> str:
+    return f"{statistics.median(errors):.2f} (at most {max(errors):.2f})" if errors else "none"
 
 
 if __name__ == "__main__":

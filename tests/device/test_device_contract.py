@@ -183,7 +183,7 @@ def test_a_measurement_says_what_it_found_and_why_anything_is_missing(device, fa
     assert measured.operators is None or sum(each.share for each in measured.operators) == pytest.approx(1.0)
     assert set(measured.missing) == set(absent(measured))
     assert all(measured.missing.values())
-    assert set(measured.flags) <= {"unsteady", "throttled", "disturbed", "hot"}
+    assert set(measured.flags) <= {"unsteady", "slowed", "throttled", "disturbed", "hot"}
     assert {event["phase"] for event in events} <= PHASES
     assert all(isinstance(event["done"], int) and event["of"] >= 1 for event in events)
     assert [event["phase"] for event in events][:3] == ["sending", "warmup", "measure"]

@@ -58,6 +58,8 @@ class Machine:
             "temperature_max_c": max(look["temperature_c"] for look in looks),
             "throttled": any(look["throttled"] for look in looks),
             "others_share": self.behaviour.others_share,
+            "slowed_share": 0.0,
+            "slowdown": None,
         }
 
 
