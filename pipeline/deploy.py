@@ -80,7 +80,7 @@ def deploy(shop: Workshop, record: Record, method: Method) -> None:
         InfeasibleError: no candidate meets the budgets; the device keeps what it had.
         PipelineError: a step failed; the run can be resumed.
     """
-    shop.settle_threads()
+    shop.settle_host()
     baseline = record.baseline = measure_baseline(shop)
     record.candidates = (baseline,)
     record.limits = tuple(budget.resolve(baseline.measurement) for budget in shop.profile.budgets)

@@ -34,6 +34,7 @@ from pipeline.data.preprocess import apply
 from pipeline.delivery import activate, deliver, next_sequence
 from pipeline.device.client import Device
 from pipeline.files import write_atomically, write_text
+from pipeline.host_memory import keep_freed_memory
 from pipeline.host_runtime import runner
 from pipeline.measurement import LayerTiming, Measurement
 from pipeline.profile import DeviceProfile
@@ -121,8 +122,9 @@ class Workshop:
         """The task's data: train, validation and test, raw."""
         return self.task.load_data()
 
-    def settle_threads(self) -> None:
-        """Decide once a run how many threads this computer works with, and use them from here on."""
+    def settle_host(self) -> None:
+        """Decide once a run how many threads this computer works with, and use them and its memory from here on."""
+        keep_freed_memory()
         torch.set_num_threads(self.step(THREADS_STEP, int, lambda _: self._threads()))
 
     def _threads(self) -> int:

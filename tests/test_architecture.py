@@ -33,7 +33,7 @@ RANKS = [
     {"profile_file", "task_file", "model_source"},
     {"data"},
     {"recipe", "toml_files", "variant"},
-    {"resources", "measurement", "watch", "files", "threads"},
+    {"resources", "measurement", "watch", "files", "threads", "host_memory"},
     {"errors"},
 ]
 TOGETHER = {"graph", "prune"}  # one subject in two folders: a graph makes plans, criteria score a graph

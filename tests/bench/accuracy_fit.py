@@ -97,7 +97,7 @@ class Found:
 
 def fit_methods(shop: Workshop, fits: Fits, methods: Sequence[str], share: int, device: str) -> None:
     """Fit the whole model and each of `methods`, unless that was done; `device` says on what, for people."""
-    shop.settle_threads()
+    shop.settle_host()
     baseline = measure_baseline(shop)
     dense_ms = baseline.measurement.latency_ms.p50
     limit = Limit("latency", share / 100 * dense_ms, "p50", f"{share}%")

@@ -120,7 +120,7 @@ def _combination(
         console = Console(stderr=True, highlight=False)
         console.print(f"{model}, {profile.runtime}")
         shop = Workshop(run, task, profile, device, Terminal(console))
-        shop.settle_threads()
+        shop.settle_host()
         baseline = measure_baseline(shop)
         ground = survey(shop, study(shop, baseline.built), baseline.built)
         lines = []

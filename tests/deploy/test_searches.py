@@ -95,7 +95,7 @@ class Ready:
 
 def made_ready(order: Order, run: Run, device: SimulatedDevice) -> Ready:
     shop = Workshop(run, order.task, order.profile, device, Silent())
-    shop.settle_threads()
+    shop.settle_host()
     baseline = measure_baseline(shop)
     return Ready(
         order, run, device, shop, baseline, survey(shop, study(shop, baseline.built), baseline.built)
