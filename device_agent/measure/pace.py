@@ -37,13 +37,18 @@ class Pace:
 
     def __init__(self, usual_ns: Optional[float] = None) -> None:
         self._usual_ns = inf if usual_ns is None else usual_ns
-        self.shortest_ns = inf
+        self._shortest_ns = inf
+
+    @property
+    def shortest_ns(self) -> Optional[float]:
+        """The shortest look, `None` before the first."""
+        return None if self._shortest_ns == inf else self._shortest_ns
 
     def look(self) -> float:
         """Return the yardstick's time in nanoseconds."""
         _yardstick_ns()  # the inference before it took the caches
         took_ns = median([_yardstick_ns() for _ in range(_RUNS)])
-        self.shortest_ns = min(self.shortest_ns, took_ns)
+        self._shortest_ns = min(self._shortest_ns, took_ns)
         return took_ns
 
     def wait(self, longest_s: float) -> None:
@@ -58,7 +63,7 @@ class Pace:
         It is compared with the shortest look between inferences of the same model, which may all have been slow, and
         with the shortest one of all, which may have been at a clock that this model does not allow.
         """
-        elsewhere_ns = ELSEWHERE * min(self.shortest_ns, self._usual_ns)
+        elsewhere_ns = ELSEWHERE * min(self._shortest_ns, self._usual_ns)
         return max(look_ns / shortest_here_ns, look_ns / elsewhere_ns)
 
 

@@ -74,7 +74,7 @@ class Measuring:
             details = {"path": str(path), "pace_ns": self._pace_ns()}
             job = Job("measure", runtime, threads, protocol, details)
             measured = self._workers.run(job, request.cancellation, events(request))
-        self._paces_ns.append(measured.pop("pace_ns"))
+        self._learn_pace(measured.pop("pace_ns"))
         peak, missing = measured["process_peak_bytes"], measured["missing"]
         known = peak is not None and empty is not None
         if not known:
@@ -107,7 +107,7 @@ class Measuring:
                 try:
                     ended = self._workers.run(job, request.cancellation, table.listen)
                     version = ended["runtime_version"]
-                    self._paces_ns.append(ended["pace_ns"])
+                    self._learn_pace(ended["pace_ns"])
                 except WorkerDiedError as error:
                     table.blame(error)
         return {"timings": table.timings(), "runtime_version": version, "warnings": list(warnings)}
@@ -115,6 +115,11 @@ class Measuring:
     def _pace_ns(self) -> Optional[float]:
         """Return what the pace's yardstick took in most of the last workers; `None` before the first."""
         return median(self._paces_ns) if self._paces_ns else None
+
+    def _learn_pace(self, shortest_ns: Optional[float]) -> None:
+        """Remember the yardstick's shortest time in a worker; one that refused all it was given took none."""
+        if shortest_ns is not None:
+            self._paces_ns.append(shortest_ns)
 
     @contextlib.contextmanager
     def _turn(self, request: Request) -> Iterator[list[str]]:

@@ -118,7 +118,7 @@ def _with_model(job: dict[str, Any], reply: Reply) -> dict[str, Any]:
         folder = Path(job["folder"])
         _look_at(job, folder / job["golden"]["model"], [path.name for path in folder.iterdir()])
         return golden.check(runtime, folder, job["threads"], job["golden"])
-    pace = Pace(job["pace_ns"])
+    pace = Pace(job.get("pace_ns"))
     if job["kind"] == "layers":
         sound = _sound(job, reply)
         paths = [Path(job["paths"][index]) for index in sound]
