@@ -39,9 +39,7 @@ class Visited:
         self.index = index
         self.call = call
         self.error = error
-        self.passes: list[
-            tuple[float, float]
-        ] = []  # median and the longer look before and after, in nanoseconds
+        self.passes: list[tuple[float, float]] = []  # median, and the longer look around it, in nanoseconds
         self.runs = 0
 
     def visit(self, protocol: MeasuringProtocol, pace: Pace) -> None:

@@ -19,12 +19,10 @@ from typing import NamedTuple, Optional
 from device_agent.statistics import median
 
 SLOWED_ABOVE = 1.15  # times the shortest look of the same model; looks differ by some 3 % of themselves
-ELSEWHERE = (
-    1.3  # wide vector instructions lower an x86 core's clock by so much, for half a millisecond after them
-)
+ELSEWHERE = 1.3  # so much wide vector instructions lower an x86 core's clock, for half a millisecond
 PATIENCE = 3  # so much more slowed than full-paced time is waited out,
 LEAST_S = 1.0  # and than this
-_STEPS = 250  # of the yardstick: some 15 µs on a PC, 100 µs on a small board
+_STEPS = 250  # of the yardstick: some 15 µs on an x86 server
 _RUNS = 3  # of the yardstick in one look: an interrupt hits one of them
 
 
