@@ -30,7 +30,7 @@ class Pace:
     """The core's pace in one process, look by look.
 
     Args:
-        usual_ns: What the yardstick took in other processes, `None` if nobody knows.
+        usual_ns: The shortest that the yardstick took in other processes, `None` if nobody knows.
     """
 
     def __init__(self, usual_ns: Optional[float] = None) -> None:

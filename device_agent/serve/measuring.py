@@ -15,7 +15,6 @@ from device_agent.serve.hooks import Hooks
 from device_agent.serve.layer_table import LayerTable
 from device_agent.serve.lease import Leases
 from device_agent.serve.request import Params, Request
-from device_agent.statistics import median
 from device_agent.updates.store import FileStore
 from device_agent.work.workers import Job, Listen, WorkerDiedError, Workers
 
@@ -23,7 +22,7 @@ WAIT_S = 3600.0  # for the turn, unless the request says otherwise
 HOLD_S = 600.0
 _LONGEST_S = 24 * 3600.0
 _REMEMBERED = 5
-_PACES = 9  # so many workers' pace is remembered: what is usual may change
+_PACES = 9  # so many workers' pace is remembered: a core may become slower for good
 
 
 class Measuring:
@@ -113,8 +112,8 @@ class Measuring:
         return {"timings": table.timings(), "runtime_version": version, "warnings": list(warnings)}
 
     def _pace_ns(self) -> Optional[float]:
-        """Return what the pace's yardstick took in most of the last workers; `None` before the first."""
-        return median(self._paces_ns) if self._paces_ns else None
+        """Return the shortest that the pace's yardstick took in the last workers; `None` before the first."""
+        return min(self._paces_ns, default=None)
 
     def _learn_pace(self, shortest_ns: Optional[float]) -> None:
         """Remember the yardstick's shortest time in a worker; one that refused all it was given took none."""
@@ -151,10 +150,10 @@ class Measuring:
         key = (runtime, version)
         if key not in self._empty_bytes:
             job = Job("empty", runtime, 1, protocol, {})
-            peaks = [
-                self._workers.run(job, request.cancellation, events(request))["process_peak_bytes"]
-                for _ in range(3)
-            ]
+            answers = [self._workers.run(job, request.cancellation, events(request)) for _ in range(3)]
+            peaks = [answer["process_peak_bytes"] for answer in answers]
+            for answer in answers:
+                self._learn_pace(answer["pace_ns"])
             self._empty_bytes[key] = None if None in peaks else sorted(peaks)[1]
         return self._empty_bytes[key]
 

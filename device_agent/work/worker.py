@@ -112,13 +112,15 @@ def _with_model(job: dict[str, Any], reply: Reply) -> dict[str, Any]:
     wanted = protocol.energy and job["kind"] == "measure"
     power = energy.find(Path(job["sysfs"]), meter=job["energy_meter"]) if wanted else ()
     sensors.read()
+    pace = Pace(job.get("pace_ns"))
     if job["kind"] == "empty":
-        return {**facts, "process_peak_bytes": MemorySensor().process_peak_bytes()}
+        peak = MemorySensor().process_peak_bytes()
+        pace.look()
+        return {**facts, "process_peak_bytes": peak, "pace_ns": pace.shortest_ns}
     if job["kind"] == "check":
         folder = Path(job["folder"])
         _look_at(job, folder / job["golden"]["model"], [path.name for path in folder.iterdir()])
         return golden.check(runtime, folder, job["threads"], job["golden"])
-    pace = Pace(job.get("pace_ns"))
     if job["kind"] == "layers":
         sound = _sound(job, reply)
         paths = [Path(job["paths"][index]) for index in sound]
