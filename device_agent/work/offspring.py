@@ -22,6 +22,7 @@ from device_agent.settings import LAUNCHED
 
 _PR_SET_CHILD_SUBREAPER = 36
 _LONGEST_S = 5.0
+_LONGEST_HUNT_S = 20.0  # for processes that fork on and on; a slow and busy board needs it
 _PAUSE_S = 0.005
 _QUIET_LOOKS = 3
 
@@ -85,7 +86,7 @@ class Offspring:
         self._before = {_name(pid) for pid in children()}
         self._some_ended = False
 
-    def end_all(self, longest_s: float = _LONGEST_S) -> bool:
+    def end_all(self, longest_s: float = _LONGEST_HUNT_S) -> bool:
         """Stop all there are, kill them, and look again until there are none; says whether that came about.
 
         They are stopped first, so that what forks without end fills its limit instead of outrunning this. A chain
@@ -98,13 +99,11 @@ class Offspring:
             living = self._living()
             quiet = 0 if living or self._some_ended else quiet + 1
             stopped: set[int] = set()
-            while fresh := living - stopped:
-                if time.monotonic() > until:
-                    return False
+            while (fresh := living - stopped) and time.monotonic() <= until:
                 _signal(fresh, signal.SIGSTOP)
                 stopped |= fresh
                 living = self._living()
-            _signal(living, signal.SIGKILL)
+            _signal(living, signal.SIGKILL)  # also when time is over: nothing stays stopped
             if time.monotonic() > until:
                 return False
             time.sleep(_PAUSE_S)
