@@ -1,9 +1,11 @@
 # Each target sets up what it needs. PYTHON picks the interpreter (3.11 or newer); TORCH pins the build of torch,
-# since an unpinned one may bring several gigabytes of GPU libraries that a CPU host has no use for. JOBS: tests at a time.
+# since an unpinned one may bring several gigabytes of GPU libraries that a CPU host has no use for. JOBS: tests at a time,
+# each with THREADS of torch's; where tests share cores, threads of one operator wait for each other.
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 JOBS ?= 2
+THREADS ?= 1
 BIN := $(VENV)/bin
 
 .PHONY: install demo test test-fast board test-board lint format bench clean
@@ -34,7 +36,7 @@ lint: $(VENV)/.developing
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder
 
 test-fast: $(VENV)/.developing
 	$(BIN)/python -m pytest -m "not slow"

@@ -25,8 +25,10 @@ def spread(measurements: Sequence[Measurement]) -> float:
 
     Half of the range between the medians of five windows (`Measurement.steadiness`), of the least steady one; more
     where one was flagged; the range between the measurements where that is more; and where the processor was below its
-    full pace nearly all the time, by how much.
+    full pace nearly all the time, by how much. Such a one says nothing where a later one was at full pace.
     """
+    if SLOWED not in measurements[-1].flags:
+        measurements = [each for each in measurements if SLOWED not in each.flags]
     medians = [each.latency_ms.p50 for each in measurements]
     own = [max(each.steadiness / 2, FLAGGED_SPREAD if each.flags else 0.0) for each in measurements]
     slowed = [(each.during.slowdown or 1.0) - 1 for each in measurements if SLOWED in each.flags]

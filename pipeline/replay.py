@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import RunError
 from pipeline.files import sha256
 from pipeline.measurement import LayerTiming, Measurement, TimedLayers
-from pipeline.store import StepRow, Store
+from pipeline.store import Store
 
 T = TypeVar("T")
 
@@ -37,9 +37,9 @@ class Replay:
         """Return what `step` measured.
 
         Raises:
-            RunError: it was not done then, or it measured another file.
+            RunError: it was not done then, was recorded by another version, or measured another file.
         """
-        found = TypeAdapter(Measurement).validate_json(self._recorded(step).value)
+        found = self._recorded(step, Measurement)
         self._expect(step, [found.file_sha256], [file])
         return replace(found, replayed_from=self.source)
 
@@ -47,22 +47,32 @@ class Replay:
         """Return the layer timings that `step` recorded.
 
         Raises:
-            RunError: it was not done then, or for other layers.
+            RunError: it was not done then, was recorded by another version, or for other layers.
         """
-        found = TypeAdapter(TimedLayers).validate_json(self._recorded(step).value).timings
+        found = self._recorded(step, TimedLayers).timings
         self._expect(step, [timing.file_sha256 for timing in found], files)
         return found
 
     def threads(self, step: str) -> int:
-        """Return the number of threads that the host worked with; other counts round differently."""
-        return TypeAdapter(int).validate_json(self._recorded(step).value)
+        """Return the number of threads that the host worked with; other counts round differently.
 
-    def _recorded(self, step: str) -> StepRow:
+        Raises:
+            RunError: it was not settled then.
+        """
+        return self._recorded(step, int)
+
+    def _recorded(self, step: str, kind: type[T]) -> T:
         if step not in self._steps:
             raise RunError(
                 f"run {self.source} has no step {step!r} to replay", hint="replay a run that went as far"
             )
-        return self._steps[step]
+        try:
+            return TypeAdapter(kind).validate_json(self._steps[step].value)
+        except ValidationError as error:
+            raise RunError(
+                f"step {step!r} of run {self.source} cannot be replayed: another version recorded it",
+                hint="replay a run of this version",
+            ) from error
 
     def _expect(self, step: str, digests: list[str], files: Sequence[Path]) -> None:
         if digests != [sha256(file) for file in files]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -29,11 +30,14 @@ from pipeline.search import (
     LayerShape,
     Near,
     PairShape,
+    Scores,
     Shape,
     Staircase,
     Stairs,
     TableCache,
+    Units,
     build_layer_model,
+    choose_units,
     front_shapes,
     kept_indices,
     loss_curves,
@@ -50,7 +54,8 @@ from pipeline.search import (
 from pipeline.watch import Advance
 from pipeline.workshop import Workshop
 
-CRITERION = "taylor"
+CRITERIA = ("taylor", "l1", "l2")
+SCORED_AT_ONCE = 8  # examples a gradient: averaged over more, those of a trained network cancel out
 FIXED_SHOWN = 3
 TABLE_STEP = "latency table"
 WITHOUT_STAIRS = {"model_peak", "file"}  # every unit counts there, also between two edges
@@ -123,8 +128,12 @@ def study(shop: Workshop, start: Built) -> Study:
         shop.watch.say(f"left whole: {fixed.name}: {fixed.reason}")
     if len(graph.frozen) > FIXED_SHOWN:
         shop.watch.say(f"… and {len(graph.frozen) - FIXED_SHOWN} more, named in the report")
-    scores = shop.step("importance", dict[str, list[float]], lambda _: _importance(shop, graph, start))
-    return Study(graph, {name: np.asarray(values) for name, values in scores.items()})
+    units = shop.step("importance", Units, lambda advance: _units(shop, graph, start, advance))
+    counts = Counter(units.criteria.values()).most_common()
+    if counts:
+        ranked = ", ".join(f"by {criterion} in {count}" for criterion, count in counts)
+        shop.watch.say(f"units are ranked {ranked} of {len(units.criteria)} groups")
+    return Study(graph, {name: np.asarray(values) for name, values in units.importance.items()})
 
 
 def survey(shop: Workshop, known: Study, start: Built) -> Survey:
@@ -175,9 +184,23 @@ def _droppable(graph: DependencyGraph) -> int:
     return sum(block.group is not None for block in graph.blocks)
 
 
-def _importance(shop: Workshop, graph: DependencyGraph, start: Built) -> dict[str, list[float]]:
-    scores = score(shop.model(start), graph, CRITERION, shop.calibration_batches())
-    return {name: [float(value) for value in values] for name, values in scores.items()}
+def _units(shop: Workshop, graph: DependencyGraph, start: Built, advance: Advance) -> Units:
+    """Score all units by each criterion, and choose each group's by the loss on the calibration batches."""
+    scores = {
+        criterion: {
+            name: values.numpy()
+            for name, values in score(
+                shop.model(start), graph, criterion, shop.calibration_batches(SCORED_AT_ONCE)
+            ).items()
+        }
+        for criterion in CRITERIA
+    }
+    halves = {group.name: max(1, group.width // 2) for group in graph.groups if group.name in graph.choosable}
+
+    def loss(importance: Scores) -> float:
+        return loss_at(shop, Study(graph, importance), start, halves)
+
+    return choose_units(scores, halves, loss, lambda done, of: advance(done=done, of=of))
 
 
 class Bench:

@@ -53,6 +53,10 @@ def test_a_core_below_its_full_pace_all_along_may_be_off_by_as_much() -> None:
     assert spread([slowed]) == pytest.approx(1.1)
     left_out = replace(slowed, flags=(), during=During(slowed_share=0.4, slowdown=2.1))
     assert spread([left_out]) == 0.0
+    assert spread([slowed, measured(1.0, 0.02)]) == pytest.approx(0.01), (
+        "at full pace the model was timed after it"
+    )
+    assert spread([measured(1.0, 0.02), slowed]) == pytest.approx(1.1), "the last one counts, and may be off"
 
 
 @pytest.mark.parametrize(("steadiness", "expected"), [(0.0, 0.01), (0.04, 0.02), (0.5, 0.03)])

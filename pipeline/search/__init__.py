@@ -18,6 +18,7 @@ from pipeline.search.shapes import EMPTY, LayerShape, PairShape, Shape, candidat
 from pipeline.search.staircase import Staircase, Stairs, expected_shapes
 from pipeline.search.table import LatencyTable, TimedShape, times_of
 from pipeline.search.table_cache import TableCache
+from pipeline.search.units import Scores, Units, choose_units
 
 __all__ = [
     "ANCHORS",
@@ -35,14 +36,17 @@ __all__ = [
     "PairShape",
     "Problem",
     "Refined",
+    "Scores",
     "Shape",
     "Staircase",
     "Stairs",
     "TableCache",
     "TimedShape",
+    "Units",
     "build_layer_model",
     "build_problem",
     "candidate_widths",
+    "choose_units",
     "expected_shapes",
     "front_shapes",
     "kept_indices",

@@ -93,6 +93,7 @@ max_drop = 10.0
 [measuring]
 min_duration_s = 0.5
 warmup_max_s = 1.0
+cooldown_s = 0.2
 """
 
 
