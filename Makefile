@@ -1,6 +1,6 @@
 # Each target sets up what it needs. PYTHON picks the interpreter (3.11 or newer); TORCH pins the build of torch,
 # since an unpinned one may bring several gigabytes of GPU libraries that a CPU host has no use for. JOBS: tests at a time,
-# each with THREADS of torch's; where tests share cores, threads of one operator wait for each other.
+# each with THREADS of torch's, since they share the cores.
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0

@@ -195,16 +195,16 @@ def test_an_interrupted_schedule_goes_on_where_it_stopped(
 
 
 def test_accuracy_that_the_last_cut_lost_names_the_cut_that_held_it(home: Home) -> None:
-    # 6 %: so little is left by the last cut that it loses far more than the floor in any arithmetic
+    # 6 %: the last cut lands far below the floor, in fp32 as in bf16; at 12 % it stays above
     asked = order(home, budgets=("latency=6%",), cuts=2)
     task = replace(asked.task, recover_recipe=replace(asked.task.recover_recipe, epochs=2))
-    floor = parse_accuracy(None, 65.0)
+    floor = parse_accuracy(None, 60.0)
     assert floor is not None
     summary, _ = walk(
         replace(asked, task=task, profile=replace(asked.profile, accuracy=floor)), board(lambda *_: 1.0)
     )
     first = next(each for each in summary.candidates if each.name == "cut 1: recovered")
     last = next(each for each in summary.candidates if each.name.startswith("cut 2: recovered"))
-    assert (first.validation_accuracy or 0.0) > 65.0 > (last.validation_accuracy or 0.0)
+    assert (first.validation_accuracy or 0.0) > 60.0 > (last.validation_accuracy or 0.0)
     assert summary.status == "infeasible"
     assert "'cut 1: recovered' held it at" in summary.message
