@@ -55,7 +55,7 @@ from pipeline.watch import Advance
 from pipeline.workshop import Workshop
 
 CRITERIA = ("taylor", "l1", "l2")
-SCORED_AT_ONCE = 8  # examples a gradient: averaged over more, those of a trained network cancel out
+SCORED_AT_ONCE = 8  # examples a gradient; against 128: docs/search.md, "Which units go"
 FIXED_SHOWN = 3
 TABLE_STEP = "latency table"
 WITHOUT_STAIRS = {"model_peak", "file"}  # every unit counts there, also between two edges

@@ -1,8 +1,8 @@
 """Which units go: for each group the criterion by which the whole loses least when all groups are cut together.
 
-No criterion is best everywhere: a gradient says little where the loss is nearly zero (images that a network knows by
-heart), a norm says little where a scale follows. What a criterion is worth is seen in the loss, and since cuts act on
-each other, in the loss of all groups cut at once. The plan is not known yet; half of every group stands for it.
+No criterion was the best one for all groups of the networks at hand (docs/search.md). What one is worth is seen in the
+loss, and since cuts act on each other, in the loss of all groups cut at once. The plan is not known yet; half of every
+group stands for it.
 """
 
 from __future__ import annotations
