@@ -7,7 +7,8 @@ done again (`Run.step`), so a killed run goes on where it stopped.
 
 The device's own measurements decide: a candidate is good when the whole slimmed model, converted and pushed, was
 measured within every budget. `fit` trains nothing, since a dense model's latency, memory and file size do not depend
-on its weights; only the fitted candidate is trained, once a cut, and measured again.
+on its weights; only the fitted candidate is recovered, once a cut: its layers are fitted anew, it is trained, and
+measured again.
 """
 
 from __future__ import annotations
@@ -221,10 +222,11 @@ def loss(shop: Workshop, stand: Stand, fitted: Candidate) -> float:
 def recover(
     stand: Stand, record: Record, baseline: Candidate, fitted: Candidate, name: str, epochs: int
 ) -> Candidate:
-    """Train the fitted candidate once, convert it, check its numbers, and measure it again."""
-    shop = stand.shop
+    """Fit the candidate's layers anew, train it once, convert it, check its numbers, and measure it again."""
+    shop, step = stand.shop, f"{name}: reconstruct"
+    begin = shop.step(step, Built, partial(shop.reconstruct, stand.start.built, fitted.built, step))
     built = shop.step(
-        f"{name}: train", Built, lambda advance: shop.recover(baseline.built, fitted, name, epochs, advance)
+        f"{name}: train", Built, lambda advance: shop.recover(baseline.built, begin, name, epochs, advance)
     )
     record.agreement = validate(shop, name, built)
     recovered = shop.candidate(

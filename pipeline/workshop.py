@@ -39,7 +39,14 @@ from pipeline.host_runtime import runner
 from pipeline.measurement import LayerTiming, Measurement
 from pipeline.profile import DeviceProfile
 from pipeline.prune import SlimmingPlan, slim
-from pipeline.recover import TrainResult, accuracy, batch_statistics, recalibrate_batch_norm, train
+from pipeline.recover import (
+    TrainResult,
+    accuracy,
+    batch_statistics,
+    recalibrate_batch_norm,
+    reconstruct,
+    train,
+)
 from pipeline.replay import Replay
 from pipeline.signing import sign_with_own_key
 from pipeline.store import Run
@@ -53,6 +60,8 @@ T = TypeVar("T")
 THREADS_STEP = "choose threads"
 CALIBRATION_SAMPLES = 1024
 RECALIBRATION_BATCHES = 10
+FEWEST_IMAGES, MOST_IMAGES = 64, 1024  # to reconstruct with
+MOST_PIXELS = 2**22  # of these together, but for the fewest
 SMALLEST_BATCH = 32  # whose own mean and variance say something
 VALIDATION_SAMPLES = 64
 
@@ -141,8 +150,7 @@ class Workshop:
     def calibration_batches(self, batch_size: int = 128) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield preprocessed training batches, the same ones every time, for importance scores."""
         inputs, targets = self.splits.train.inputs, self.splits.train.targets
-        order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(self.task.seed))
-        for chosen in torch.split(order[:CALIBRATION_SAMPLES], batch_size):
+        for chosen in torch.split(self._shuffled()[:CALIBRATION_SAMPLES], batch_size):
             yield apply(self.task.preprocess, inputs[chosen]), targets[chosen]
 
     # --- models and their files -------------------------------------------------------------------------------
@@ -187,7 +195,10 @@ class Workshop:
 
     def slimmed(self, start: Built, plan: SlimmingPlan) -> nn.Module:
         """Return a model slimmed by `plan`, its batch norms recalibrated, in eval mode; no file is written."""
-        model = slim(self.model(start), plan)
+        return self.recalibrated(slim(self.model(start), plan))
+
+    def recalibrated(self, model: nn.Module) -> nn.Module:
+        """Return a model with its batch norms recalibrated, in place, and in eval mode."""
         recalibrate_batch_norm(
             model,
             split=self.splits.train,
@@ -198,11 +209,15 @@ class Workshop:
         return model.eval()
 
     def calibration_loss(self, start: Built, plan: SlimmingPlan) -> float:
-        """Return the mean cross-entropy on the calibration batches of a model slimmed by `plan`.
+        """Return the loss on the calibration batches of a model slimmed by `plan`; see `loss`."""
+        return self.loss(slim(self.model(start), plan))
+
+    def loss(self, model: nn.Module) -> float:
+        """Return the mean cross-entropy of a model on the calibration batches.
 
         Each batch norm takes the statistics of the batch at hand; a last batch too small for that is left out.
         """
-        model = slim(self.model(start), plan).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         total, count = 0.0, 0
         with torch.inference_mode(), batch_statistics(model):
             for inputs, targets in self.calibration_batches():
@@ -359,13 +374,47 @@ class Workshop:
             progress=advance,
         )
 
-    def recover(self, baseline: Built, fitted: Candidate, name: str, epochs: int, advance: Advance) -> Built:
-        """Train a fitted candidate with the baseline as its teacher, then convert it."""
-        model = self.model(fitted.built)
+    def reconstruct(self, start: Built, fitted: Built, name: str, advance: Advance) -> Built:
+        """Fit what a cut left of each layer to what the layer gave at the start of the cut; nothing is trained.
+
+        The images are others than the calibration's, as far as there are enough. By the calibration's it is decided
+        whether the model is better so; if not, it stays as it was.
+        """
+        model, whole = self.model(fitted), self.model(start)
+        before = self.loss(model)
+        plan = SlimmingPlan.from_json(self.path(fitted.plans[-1]).read_text())
+        model, inputs = self.model(fitted), self._images_to_reconstruct()
+        layers = reconstruct(
+            model, whole=whole, plan=plan, inputs=inputs, seed=self.task.seed, progress=advance
+        )
+        after = self.loss(self.recalibrated(model))
+        kept = "" if after < before else "; left as they were"
+        self.watch.say(f"{layers} layers fitted anew: loss {before:.3g} → {after:.3g}{kept}")
+        if kept:
+            return fitted
+        weights = f"{_file_name(self.named(name))}.safetensors"
+        self.save_weights(model, weights)
+        return replace(
+            fitted, weights=weights
+        )  # its converted file is the fitted one's; training writes another
+
+    def _images_to_reconstruct(self) -> Tensor:
+        inputs = self.splits.train.inputs
+        count = max(FEWEST_IMAGES, min(MOST_IMAGES, MOST_PIXELS // (inputs.shape[-1] * inputs.shape[-2])))
+        return apply(self.task.preprocess, inputs[self._shuffled()[-count:]])
+
+    def _shuffled(self) -> Tensor:
+        """Return the numbers of the training examples in one order, the same every time."""
+        draw = torch.Generator().manual_seed(self.task.seed)
+        return torch.randperm(len(self.splits.train.targets), generator=draw)
+
+    def recover(self, baseline: Built, fitted: Built, name: str, epochs: int, advance: Advance) -> Built:
+        """Train a fitted model with the baseline as its teacher, then convert it."""
+        model = self.model(fitted)
         checkpoint = self.path(f"{_file_name(self.named(name))}.checkpoint.safetensors")
         recipe = replace(self.task.recover_recipe, epochs=epochs)
         self.train(model, recipe, checkpoint, advance, self.model(baseline))
-        return self.convert(model.eval(), name, fitted.built.plans)
+        return self.convert(model.eval(), name, fitted.plans)
 
 
 def _file_name(name: str) -> str:

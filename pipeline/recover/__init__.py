@@ -1,7 +1,16 @@
-"""Getting accuracy back after slimming: batch-norm recalibration, fine-tuning, distillation; and scoring."""
+"""Getting accuracy back after slimming: batch norms, reconstruction, fine-tuning, distillation; and scoring."""
 
 from pipeline.recover.batch_norm import batch_statistics, recalibrate_batch_norm
+from pipeline.recover.reconstruction import reconstruct
 from pipeline.recover.score import accuracy
 from pipeline.recover.train import EpochRecord, TrainResult, train
 
-__all__ = ["EpochRecord", "TrainResult", "accuracy", "batch_statistics", "recalibrate_batch_norm", "train"]
+__all__ = [
+    "EpochRecord",
+    "TrainResult",
+    "accuracy",
+    "batch_statistics",
+    "recalibrate_batch_norm",
+    "reconstruct",
+    "train",
+]

@@ -88,6 +88,7 @@ def _options() -> argparse.Namespace:
     train.add_argument("--epochs", type=int, default=8)
     train.add_argument("--learning-rate", type=float, default=0.05)
     train.add_argument("--train-share", type=float, default=1.0, help="of the training images, above 0")
+    train.add_argument("--anew", action="store_true", help="fit layers anew before, as a deploy does")
     train.add_argument("--threads", type=int, default=1, help="of each training")
     train.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     options = parser.parse_args()
@@ -169,7 +170,7 @@ class Job:
 
 
 def _train(options: argparse.Namespace) -> None:
-    terms = Terms(options.epochs, options.learning_rate, options.train_share)
+    terms = Terms(options.epochs, options.learning_rate, options.train_share, options.anew)
     fits = Fits(options.folder, options.model, options.share)
     trainings = Trainings(options.folder, fits.key)
     jobs = []

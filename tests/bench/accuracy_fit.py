@@ -9,18 +9,22 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
 from accuracy_methods import BY_RATIO, rebuild, work
 from pydantic import TypeAdapter
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.candidate import Built, Candidate, nearest
 from pipeline.deploy import measure_baseline
+from pipeline.errors import InputError
 from pipeline.feedback import Feedback
 from pipeline.files import sha256, write_text
 from pipeline.fit import fit
+from pipeline.graph import trace
 from pipeline.method import AS_USUAL
 from pipeline.profile import Limit
+from pipeline.prune import SlimmingPlan
 from pipeline.search import MilpAllocator
 from pipeline.survey import TABLE_STEP, Study, study, survey
 from pipeline.task import Task
@@ -82,6 +86,31 @@ class Fits:
         """Return the model of a fit, in eval mode."""
         plans = [(self.folder / plan).read_text() for plan in fit.plans]
         return rebuild(task, plans, load_file(self.folder / fit.weights))
+
+    def plan(self, fit: Fit, task: Task) -> SlimmingPlan:
+        """Return what was taken from the dense model.
+
+        A model without a plan was cut by another library, which leaves what stays as it is: units are told by that.
+        """
+        if fit.plans:
+            return SlimmingPlan.from_json((self.folder / fit.plans[-1]).read_text())
+        dense, left = task.build_model(), load_file(self.folder / fit.weights)
+        graph = trace(dense, torch.zeros(1, *task.input_shape))
+        keep = {}
+        for group in graph.groups:
+            name = f"{group.name}.weight"
+            if name in left and len(left[name]) < group.width:
+                rows = dense.state_dict()[name].flatten(1)
+                keep[group.name] = _same_rows(rows, left[name].flatten(1))
+        return graph.plan(keep)
+
+
+def _same_rows(rows: Tensor, some: Tensor) -> list[int]:
+    """Return which of `rows` (a, k) are those of `some` (b, k); these may have lost columns, in other layers only."""
+    found = [int((rows == row).all(1).nonzero()[0]) for row in some]
+    if sorted(set(found)) != found:
+        raise InputError(f"rows {found} are no choice of units in their order")
+    return found
 
 
 @dataclass(frozen=True)

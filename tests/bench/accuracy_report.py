@@ -78,9 +78,10 @@ def _terms(terms: Terms | None, trained: Sequence[Trained]) -> str:
     seeds = "1 seed" if count == 1 else f"{count} seeds"
     images = "" if terms.train_share == 1 else f" on {terms.train_share:.0%} of the images"
     precision = "bf16" if trained[0].bf16 else "fp32"
+    anew = "Layers fitted anew, then t" if terms.anew else "T"
     epochs = "1 epoch" if terms.epochs == 1 else f"{terms.epochs} epochs"
     return (
-        f"Trained for {epochs}{images}, highest rate {terms.learning_rate:g}, {precision}, {seeds}; "
+        f"{anew}rained for {epochs}{images}, highest rate {terms.learning_rate:g}, {precision}, {seeds}; "
         "test accuracy of the last epoch's weights; ± is half of a 95 % t interval over the seeds."
     )
 

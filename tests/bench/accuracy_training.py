@@ -15,31 +15,37 @@ import torch
 from accuracy_fit import Fit, Fits
 from pydantic import TypeAdapter
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
+from pipeline.data.preprocess import apply
 from pipeline.data.splits import Splits, pick_by_class, select
 from pipeline.errors import StorageError
 from pipeline.files import write_text
+from pipeline.prune import SlimmingPlan
 from pipeline.recipe import Recipe
-from pipeline.recover import accuracy, train
+from pipeline.recover import accuracy, recalibrate_batch_norm, reconstruct, train
 from pipeline.recover.checkpoint import load_checkpoint
 from pipeline.recover.precision import use_bf16
 from pipeline.task import Task
 from pipeline.watch import Advance
+from pipeline.workshop import MOST_IMAGES as IMAGES
+from pipeline.workshop import RECALIBRATION_BATCHES
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What all trainings of one table have in common."""
+    """What all trainings of one table have in common; `anew`: layers are fitted anew before."""
 
     epochs: int
     learning_rate: float
     train_share: float
+    anew: bool = False
 
     @property
     def name(self) -> str:
         """For file names."""
-        return f"{self.epochs}-epochs-lr-{self.learning_rate:g}-share-{self.train_share:g}"
+        name = f"{self.epochs}-epochs-lr-{self.learning_rate:g}-share-{self.train_share:g}"
+        return f"{name}-anew" if self.anew else name
 
     def recipe(self, task: Task) -> Recipe:
         """Return the task's recovery with these terms."""
@@ -102,6 +108,8 @@ def train_one(
     """
     splits, recipe = _shortened(task, terms.train_share), terms.recipe(task)
     model = fits.build(fit, task)
+    if terms.anew:
+        _fit_anew(model, fits.plan(fit, task), task, splits)
     before = accuracy(model, splits.test, task.preprocess)
     checkpoint = trainings.checkpoint(fit.method, seed, terms)
     result = train(
@@ -127,6 +135,26 @@ def train_one(
     )
     trainings.keep(done)
     return done
+
+
+def _fit_anew(model: nn.Module, plan: SlimmingPlan, task: Task, splits: Splits) -> None:
+    """Fit what is left of each layer to the dense model's, as a deploy does."""
+    order = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(task.seed))
+    inputs = apply(task.preprocess, splits.train.inputs[order[-IMAGES:]])
+    whole = task.build_model()
+    reconstruct(model, whole=whole, plan=plan, inputs=inputs, seed=task.seed, progress=_silent)
+    recalibrate_batch_norm(
+        model,
+        split=splits.train,
+        preprocess=task.preprocess,
+        seed=task.seed,
+        batches=RECALIBRATION_BATCHES,
+    )
+    model.eval()
+
+
+def _silent(*, done: int, of: int, note: str = "") -> None:
+    del done, of, note
 
 
 def _shortened(task: Task, share: float) -> Splits:

@@ -27,7 +27,7 @@ from pipeline.host_memory import keep_freed_memory
 from pipeline.prune import score, slim
 from pipeline.recover import accuracy, batch_statistics, recalibrate_batch_norm
 from pipeline.search import choose_units, kept_indices, searchable
-from pipeline.task import load_task
+from pipeline.task import Task, load_task
 
 EXAMPLES = 1024
 BATCH = 128
@@ -38,12 +38,12 @@ Scores = Mapping[str, np.ndarray]
 
 
 class Bench:
-    """One pretrained network, and the losses of what is left of it."""
+    """One trained network, and the losses of what is left of it."""
 
-    def __init__(self, model: str, images: int) -> None:
-        self.task = load_task(f"cifar10_{model}.toml")
+    def __init__(self, task: Task, model: nn.Module, images: int) -> None:
+        self.task = task
         self.splits = self.task.load_data()
-        self.model = self.task.build_model().eval()
+        self.model = model.eval()
         test = self.splits.test
         self.test = Split(test.inputs[:images], test.targets[:images])
         generator = torch.Generator().manual_seed(self.task.seed)
@@ -62,7 +62,9 @@ class Bench:
         return slim(self.model, self.graph.plan(kept_indices(scores, {**self.full, **widths}))).eval()
 
     def loss(self, scores: Scores, widths: Widths) -> float:
-        model = self.cut(scores, widths)
+        return self.loss_of(self.cut(scores, widths))
+
+    def loss_of(self, model: nn.Module) -> float:
         total = 0.0
         with torch.inference_mode(), batch_statistics(model):
             for inputs, targets in self._batches(BATCH):
@@ -70,9 +72,35 @@ class Bench:
         return total / len(self._targets)
 
     def accuracy(self, scores: Scores, widths: Widths) -> float:
-        model, task = self.cut(scores, widths), self.task
+        return self.accuracy_of(self.cut(scores, widths))
+
+    def accuracy_of(self, model: nn.Module) -> float:
+        task = self.task
         recalibrate_batch_norm(model, split=self.splits.train, preprocess=task.preprocess, seed=task.seed)
         return accuracy(model, self.test, task.preprocess)
+
+    def as_a_deploy(self) -> Scores:
+        """Return scores by the criteria that a deploy chooses for each group."""
+        single = {SMALL: self.scores("taylor", 8), "l1": self.scores("l1"), "l2": self.scores("l2")}
+        return self.together(single)
+
+    def together(self, single: Mapping[str, Scores]) -> Scores:
+        half = self.half()
+        found = choose_units(single, half, lambda scores: self.loss(scores, half), lambda *_: None)
+        return {name: np.asarray(values) for name, values in found.importance.items()}
+
+    def half(self) -> dict[str, int]:
+        return {name: max(1, self.full[name] // 2) for name in self.groups}
+
+    def plans(self, keep: float, count: int) -> list[dict[str, int]]:
+        """Return widths: the share `keep` of every group first, then random shares around it."""
+        random = np.random.default_rng(self.task.seed)
+        plans = []
+        for number in range(count):
+            shares = random.uniform(-SPREAD, SPREAD, len(self.groups)) * (number > 0) + keep
+            kept = zip(self.groups, np.clip(shares, 0.1, 1.0), strict=True)
+            plans.append({name: max(1, round(self.full[name] * share)) for name, share in kept})
+        return plans
 
     def _batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield from zip(torch.split(self._inputs, size), torch.split(self._targets, size), strict=True)
@@ -81,7 +109,8 @@ class Bench:
 def main() -> None:
     options = _options()
     keep_freed_memory()
-    bench = Bench(options.model, options.images)
+    task = load_task(f"cifar10_{options.model}.toml")
+    bench = Bench(task, task.build_model(), options.images)
     ways: dict[str, Callable[[], Scores]] = {
         "taylor, batches of 128": lambda: bench.scores("taylor"),
         SMALL: lambda: bench.scores("taylor", 8),
@@ -89,14 +118,14 @@ def main() -> None:
         "l2": lambda: bench.scores("l2"),
     }
     single = {name: way() for name, way in ways.items()}
-    half = {name: max(1, bench.full[name] // 2) for name in bench.groups}
+    half = bench.half()
     mixed = {
         "by loss, alone": _alone(bench, single, half),
-        "by loss, together": _together(bench, single, half),
-        "together, l1 and taylor": _together(bench, {name: single[name] for name in (SMALL, "l1")}, half),
-        "together, as a deploy": _together(bench, {name: single[name] for name in (SMALL, "l1", "l2")}, half),
+        "by loss, together": bench.together(single),
+        "together, l1 and taylor": bench.together({name: single[name] for name in (SMALL, "l1")}),
+        "together, as a deploy": bench.together({name: single[name] for name in (SMALL, "l1", "l2")}),
     }
-    plans = _plans(bench, options.keep, options.plans)
+    plans = bench.plans(options.keep, options.plans)
     heads = " | ".join(f"plan {number}: loss | test, %" for number in range(1, len(plans) + 1))
     print(f"| criterion | {heads} |\n|---|{'---:|---:|' * len(plans)}")
     for name, scores in {**single, **mixed}.items():
@@ -115,26 +144,11 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _plans(bench: Bench, keep: float, count: int) -> list[dict[str, int]]:
-    random = np.random.default_rng(bench.task.seed)
-    plans = []
-    for number in range(count):
-        shares = random.uniform(-SPREAD, SPREAD, len(bench.groups)) * (number > 0) + keep
-        kept = zip(bench.groups, np.clip(shares, 0.1, 1.0), strict=True)
-        plans.append({name: max(1, round(bench.full[name] * share)) for name, share in kept})
-    return plans
-
-
 def _alone(bench: Bench, single: Mapping[str, Scores], half: Widths) -> Scores:
     found = {name: np.zeros(width) for name, width in bench.full.items()}
     for name, width in half.items():
         found[name] = min(single.values(), key=lambda scores: bench.loss(scores, {name: width}))[name]
     return found
-
-
-def _together(bench: Bench, single: Mapping[str, Scores], half: Widths) -> Scores:
-    found = choose_units(single, half, lambda scores: bench.loss(scores, half), lambda *_: None)
-    return {name: np.asarray(values) for name, values in found.importance.items()}
 
 
 if __name__ == "__main__":

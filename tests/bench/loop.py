@@ -76,7 +76,7 @@ def main() -> None:
     with open_device(options.device) as device:
         print(f"{device.status().board.model}, {options.strategy}\n")
         for model in options.models:
-            task = _task(model, options.folder)
+            task = task_of(model, options.folder)
             for runtime in options.runtimes:
                 lines += _combination(options, task, replace(profile, runtime=runtime), device, model)
     _print(lines, options.window)
@@ -99,10 +99,10 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _task(model: str, folder: Path) -> Task:
+def task_of(model: str, folder: Path) -> Task:
     """Return the task of a model, with its data in `folder`."""
-    if model == "resnet20":
-        return load_task("cifar10_resnet20.toml")
+    if model not in SHAPES:
+        return load_task(f"cifar10_{model}.toml")
     learns: dict[str, Any] = DIGITS if model == "ds_cnn" else IMAGES
     data = folder / learns["data"]
     if not data.exists():

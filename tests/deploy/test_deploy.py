@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,14 @@ def test_the_model_became_smaller_not_masked(deployed) -> None:
     assert result["reached"]["parameters"] < result["baseline"]["parameters"]
     assert result["reached"]["file_mb"] < result["baseline"]["file_mb"]
     assert any(line["out_after"] < line["out_before"] for line in result["layers"])
+
+
+def test_layers_are_fitted_anew_before_training_and_lose_less_so(deployed) -> None:
+    names = [step["name"] for step in deployed.result["steps"]]
+    assert names.index("recovered 1: reconstruct") + 1 == names.index("recovered 1: train")
+    said = re.search(r"\d+ layers fitted anew: loss (\S+) → (\S+)", deployed.process.stdout)
+    assert said is not None, deployed.process.stdout
+    assert float(said[2]) < float(said[1])
 
 
 def test_at_most_five_whole_model_measurements(deployed) -> None:
@@ -117,7 +126,7 @@ def test_budgets_that_cannot_be_met_name_the_nearest_and_leave_the_device_alone(
 
 def test_an_accuracy_floor_that_is_not_reached_is_exit_code_3(deployed, home_like) -> None:
     home = home_like("floor")
-    process = home.run_deploy("--floor", "100", "--epochs", "1")
+    process = home.run_deploy("--floor", "100", "--epochs", "1", "--budget", "latency=25%")
     assert process.returncode == 3, process.stdout + process.stderr
     assert "accuracy" in process.stdout
     assert not (home.agent_state / "active").exists()
