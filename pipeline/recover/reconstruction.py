@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from pipeline.recover.batch_norm import batch_statistics
 from pipeline.recover.randomness import generator
 from pipeline.watch import Advance
 
-PLACES = 32  # of an image at which a layer is fitted, at most
+PLACES = 32  # at which a layer is fitted for each weight of one output, as far as there are so many
 HOLDS = (
     1e-3,
     1e-2,
@@ -67,11 +68,11 @@ def reconstruct(
         seed: of the places.
         progress: told after each layer.
     """
-    small = _layers(model, plan)
-    names = [name for name in _layers(whole, plan) if name in small]
-    if not names or len(inputs) < 2:  # a single image has no statistics
+    small, large = _layers(model, plan), _layers(whole, plan)
+    both = {name: layer for name, layer in large.items() if name in small}
+    if not both or len(inputs) < 2:  # a single image has no statistics
         return 0
-    aims = _aims(whole, names, inputs, seed)
+    aims = _aims(whole, both, inputs, seed)
     done = 0
 
     def fit(name: str, _: nn.Module, given: tuple[Tensor]) -> None:
@@ -113,29 +114,29 @@ def _is_fittable(module: nn.Module) -> bool:
     return type(module) is nn.Linear and module.in_features <= MOST_INPUTS
 
 
-def _aims(whole: nn.Module, names: list[str], inputs: Tensor, seed: int) -> dict[str, _Aim]:
-    """Return what each layer of the whole network gives, in the order in which they run."""
+def _aims(whole: nn.Module, layers: Mapping[str, Layer], inputs: Tensor, seed: int) -> dict[str, _Aim]:
+    """Return what each of some layers of the whole network gives, in the order in which they run."""
     found: dict[str, _Aim] = {}
     runs: Counter[str] = Counter()
 
     def note(name: str, layer: nn.Module, given: tuple[Tensor], output: Tensor) -> None:
         del given
         runs[name] += 1
-        draw = generator(seed, "reconstruction", name)
+        draw, count = generator(seed, "reconstruction", name), len(output)
+        enough = PLACES * layers[name].weight[0].numel()
         if isinstance(layer, nn.Conv2d):
-            count, _, height, width = output.shape
-            images = torch.arange(count).repeat_interleave(min(PLACES, height * width))
+            height, width = output.shape[2:]
+            images = torch.arange(count).repeat_interleave(min(-(-enough // count), height * width))
             places = tuple(torch.randint(size, (len(images),), generator=draw) for size in (height, width))
             found[name] = _Aim(images, places, output[images, :, places[0], places[1]])
         else:
             rows = output.reshape(-1, output.shape[-1])
-            place = torch.randperm(len(rows), generator=draw)[: PLACES * len(output)]
-            found[name] = _Aim(place // (len(rows) // len(output)), (place,), rows[place])
+            place = torch.randperm(len(rows), generator=draw)[: max(enough, count)]
+            found[name] = _Aim(place // (len(rows) // count), (place,), rows[place])
 
-    modules = dict(whole.named_modules())
     with ExitStack() as hooks:
-        for name in names:
-            hooks.callback(modules[name].register_forward_hook(partial(note, name)).remove)
+        for name, layer in layers.items():
+            hooks.callback(layer.register_forward_hook(partial(note, name)).remove)
         with torch.no_grad():
             whole(inputs)
     return {name: aim for name, aim in found.items() if runs[name] == 1}

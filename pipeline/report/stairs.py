@@ -16,6 +16,7 @@ from pipeline.report.words import count, listed, shortened
 COLUMNS = 2
 MOST = 24
 WIDTH_IN, HEIGHT_IN = 3.6, 1.25
+HEADROOM = 1.15  # above the highest point, so that its mark is whole
 
 
 def staircases(groups: Sequence[GroupLine]) -> Markup | None:
@@ -44,7 +45,7 @@ def _group(axes: Axes, group: GroupLine) -> None:
         axes.axvline(width, color=LINE, linewidth=0.4, zorder=0)
     axes.axvline(group.kept, color=ACCENT, linewidth=1.4)
     axes.set_title(shortened(group.name), fontsize=7.5, loc="left", pad=2)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, HEADROOM * max(times))
     axes.tick_params(labelsize=6.5)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(3))
