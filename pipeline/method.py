@@ -64,6 +64,11 @@ def _target(limit: Limit, measured: Measurement, cuts_left: int) -> Limit:
 
 
 def epochs_of_cut(epochs: int, number: int, cuts: int) -> int:
-    """Return the epochs of recovery after cut `number`: half of all go to the last one, the others share the rest."""
+    """Return the epochs of recovery after cut `number`: half of all go to the last one, the others share the rest.
+
+    Where there are any, each cut has one at least.
+    """
+    if epochs == 0:
+        return 0
     early = max(1, epochs // (2 * (cuts - 1))) if cuts > 1 else 0
     return early if number < cuts else max(1, epochs - early * (cuts - 1))

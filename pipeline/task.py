@@ -139,7 +139,7 @@ def load_task(
         factory: replaces the file's; a path in it is relative to the current folder.
         data_source: replaces the file's: "digits", "cifar10:DIR", "npz:FILE" or "images:DIR".
         input_shape: replaces the file's: C, H, W.
-        epochs: replaces those of the recovery.
+        epochs: replaces those of the recovery; 0 for none.
 
     Raises:
         TaskError: unknown task, faults in the file (one a line), weights or factory not found.
@@ -158,7 +158,7 @@ def load_task(
 
 
 def _shortened(recipe: Recipe, epochs: int) -> Recipe:
-    return replace(recipe, epochs=epochs, warmup_epochs=min(recipe.warmup_epochs, epochs - 1))
+    return replace(recipe, epochs=epochs, warmup_epochs=min(recipe.warmup_epochs, max(0, epochs - 1)))
 
 
 def task_record(task: Task) -> dict[str, Any]:

@@ -409,11 +409,12 @@ class Workshop:
         return torch.randperm(len(self.splits.train.targets), generator=draw)
 
     def recover(self, baseline: Built, fitted: Built, name: str, epochs: int, advance: Advance) -> Built:
-        """Train a fitted model with the baseline as its teacher, then convert it."""
+        """Train a fitted model with the baseline as its teacher, if there are epochs for it, then convert it."""
         model = self.model(fitted)
-        checkpoint = self.path(f"{_file_name(self.named(name))}.checkpoint.safetensors")
-        recipe = replace(self.task.recover_recipe, epochs=epochs)
-        self.train(model, recipe, checkpoint, advance, self.model(baseline))
+        if epochs:
+            checkpoint = self.path(f"{_file_name(self.named(name))}.checkpoint.safetensors")
+            recipe = replace(self.task.recover_recipe, epochs=epochs)
+            self.train(model, recipe, checkpoint, advance, self.model(baseline))
         return self.convert(model.eval(), name, fitted.plans)
 
 

@@ -53,6 +53,10 @@ def test_epochs_add_up_and_every_cut_has_one(epochs: int, cuts: int) -> None:
     assert shares[-1] >= epochs / 2
 
 
+def test_without_epochs_no_cut_has_any() -> None:
+    assert [epochs_of_cut(0, number, 3) for number in (1, 2, 3)] == [0, 0, 0]
+
+
 def test_flags_make_a_method() -> None:
     assert make_method(None, None, None) == AS_USUAL
     assert make_method("netadapt", 12, 2) == Method("netadapt", 12, 2)

@@ -52,7 +52,11 @@ EXISTING_FILE = click.Path(path_type=Path)
 @click.option(
     "--data", type=EXISTING_FILE, help="Where data and weights are looked for, before PIPELINE_DATA."
 )
-@click.option("--epochs", type=click.IntRange(1, 10_000), help="Overrides the epochs of the recovery.")
+@click.option(
+    "--epochs",
+    type=click.IntRange(0, 10_000),
+    help="Overrides the epochs of the recovery; 0: layers are fitted anew, nothing is trained.",
+)
 @click.option("--cuts", type=click.IntRange(1, 20), help="Cut in so many steps, with recovery between.  [1]")
 @click.option("--strategy", metavar="NAME", help="How widths are searched; docs/search.md.  [feedback]")
 @click.option(

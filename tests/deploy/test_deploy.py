@@ -132,6 +132,21 @@ def test_an_accuracy_floor_that_is_not_reached_is_exit_code_3(deployed, home_lik
     assert not (home.agent_state / "active").exists()
 
 
+def test_without_training_the_layers_fitted_anew_are_what_runs(deployed, home_like) -> None:
+    home = home_like("untrained")
+    target = home.folder / "untrained.json"
+    process = home.run_deploy("--epochs", "0", "--json", str(target))
+    assert process.returncode == 0, process.stdout + process.stderr
+    result = json.loads(target.read_text())
+    fitted, reached = (
+        [each for each in result["candidates"] if each["stage"] == stage][-1]
+        for stage in ("fit", "recovered")
+    )
+    assert reached["validation_accuracy"] > fitted["validation_accuracy"]
+    (run,) = (home.folder / "state" / "pipeline" / "runs").glob(result["run"])
+    assert not list(run.glob("recovered*.checkpoint.safetensors"))
+
+
 def test_a_model_that_fits_already_is_activated_as_it_is(deployed, home_like) -> None:
     home = home_like("fits")
     target = home.folder / "fits.json"
