@@ -61,7 +61,7 @@ THREADS_STEP = "choose threads"
 CALIBRATION_SAMPLES = 1024
 RECALIBRATION_BATCHES = 10
 FEWEST_IMAGES, MOST_IMAGES = 64, 1024  # to reconstruct with
-MOST_PIXELS = 2**22  # of these together, but for the fewest
+MOST_PIXELS = 2**20  # of these together, but for the fewest
 SMALLEST_BATCH = 32  # whose own mean and variance say something
 VALIDATION_SAMPLES = 64
 

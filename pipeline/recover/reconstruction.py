@@ -18,13 +18,8 @@ from pipeline.recover.randomness import generator
 from pipeline.watch import Advance
 
 PLACES = 32  # at which a layer is fitted for each weight of one output, as far as there are so many
-HOLDS = (
-    1e-3,
-    1e-2,
-    0.1,
-    1.0,
-    10.0,
-)  # how much weights may be held where they are: shares of the inputs' mean square
+# How much weights may be held where they are: shares of the inputs' mean square.
+HOLDS = (1e-3, 1e-2, 0.1, 1.0, 10.0)
 APART = 4  # one image of so many is kept apart, to choose among these
 MOST_INPUTS = 8192  # of one output; the normal matrix of a layer with more is too large
 _CHUNK = 4096  # places whose inputs are held in double precision at a time
