@@ -201,7 +201,8 @@ def test_accuracy_that_the_last_cut_lost_names_the_cut_that_held_it(home: Home) 
     first, last = after_cuts(free)
     assert free.status == "met"
     assert first > last
-    summary, _ = walk(with_floor(asked, task, (first + last) / 2), board(lambda *_: 1.0))
+    stricter = with_floor(asked, task, (first + last) / 2)
+    summary = conduct(Store().open(free.run), stricter, board(lambda *_: 1.0), Silent())
     assert after_cuts(summary) == (first, last)
     assert summary.status == "infeasible"
     assert "'cut 1: recovered' held it at" in summary.message
