@@ -73,7 +73,11 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and turn every expected failure into one clear line and an exit code."""
-    sys.exit(run_command(sys.argv[1:]))
+    code = run_command(sys.argv[1:])
+    # Where Ctrl-C came into an `exec`, as dataclasses do on import, `python -m` would end by SIGINT instead of `code`;
+    # CPython forgets it with the next one.
+    exec("")  # noqa: S102 - an empty string
+    sys.exit(code)
 
 
 def run_command(arguments: list[str]) -> int:

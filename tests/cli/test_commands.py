@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -76,3 +79,14 @@ def test_the_local_device_answers_with_its_facts(capsys) -> None:
 def test_what_cannot_be_changed_on_resume_is_refused(capsys) -> None:
     assert run_command(["deploy", "--resume", "latest", "--budget", "latency=10ms"]) == 2
     assert "--budget" in capsys.readouterr().err
+
+
+def test_ctrl_c_amid_an_import_ends_python_m_with_130_too(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(
+        "from pipeline.cli import main\n"
+        "main.cli.main = lambda *_, **__: exec('raise KeyboardInterrupt')\n"
+        "main.main()\n"
+    )
+    command = [sys.executable, "-m", "interrupted"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (130, "interrupted\n")
