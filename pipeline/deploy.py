@@ -225,9 +225,8 @@ def recover(
     """Fit the candidate's layers anew, train it once, convert it, check its numbers, and measure it again."""
     shop, step = stand.shop, f"{name}: reconstruct"
     begin = shop.step(step, Built, partial(shop.reconstruct, stand.start.built, fitted.built, step))
-    built = shop.step(
-        f"{name}: train", Built, lambda advance: shop.recover(baseline.built, begin, name, epochs, advance)
-    )
+    step = f"{name}: {'train' if epochs else 'convert'}"
+    built = shop.step(step, Built, lambda advance: shop.recover(baseline.built, begin, name, epochs, advance))
     record.agreement = validate(shop, name, built)
     recovered = shop.candidate(
         name,

@@ -30,11 +30,11 @@ class Silent:
     @contextmanager
     def step(self, title: str) -> Iterator[Advance]:  # noqa: ARG002 - the protocol's name
         """Begin a step without a word."""
-        yield _ignore
+        yield ignore
 
     def say(self, text: str) -> None:
         """Say nothing."""
 
 
-def _ignore(*, done: int, of: int, note: str = "") -> None:
+def ignore(*, done: int, of: int, note: str = "") -> None:
     """Take a progress report and drop it."""

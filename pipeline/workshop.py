@@ -31,6 +31,7 @@ from pipeline.convert import (
     validate,
 )
 from pipeline.data.preprocess import apply
+from pipeline.data.splits import shuffled
 from pipeline.delivery import activate, deliver, next_sequence
 from pipeline.device.client import Device
 from pipeline.files import write_atomically, write_text
@@ -43,6 +44,7 @@ from pipeline.recover import (
     TrainResult,
     accuracy,
     batch_statistics,
+    images_to_fit,
     recalibrate_batch_norm,
     reconstruct,
     train,
@@ -60,8 +62,6 @@ T = TypeVar("T")
 THREADS_STEP = "choose threads"
 CALIBRATION_SAMPLES = 1024
 RECALIBRATION_BATCHES = 10
-FEWEST_IMAGES, MOST_IMAGES = 64, 1024  # to reconstruct with
-MOST_PIXELS = 2**20  # of these together, but for the fewest
 SMALLEST_BATCH = 32  # whose own mean and variance say something
 VALIDATION_SAMPLES = 64
 
@@ -150,7 +150,8 @@ class Workshop:
     def calibration_batches(self, batch_size: int = 128) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield preprocessed training batches, the same ones every time, for importance scores."""
         inputs, targets = self.splits.train.inputs, self.splits.train.targets
-        for chosen in torch.split(self._shuffled()[:CALIBRATION_SAMPLES], batch_size):
+        order = shuffled(self.splits.train, self.task.seed)
+        for chosen in torch.split(order[:CALIBRATION_SAMPLES], batch_size):
             yield apply(self.task.preprocess, inputs[chosen]), targets[chosen]
 
     # --- models and their files -------------------------------------------------------------------------------
@@ -383,10 +384,9 @@ class Workshop:
         model, whole = self.model(fitted), self.model(start)
         before = self.loss(model)
         plan = SlimmingPlan.from_json(self.path(fitted.plans[-1]).read_text())
-        model, inputs = self.model(fitted), self._images_to_reconstruct()
-        layers = reconstruct(
-            model, whole=whole, plan=plan, inputs=inputs, seed=self.task.seed, progress=advance
-        )
+        seed = self.task.seed
+        inputs = images_to_fit(self.splits.train, self.task.preprocess, seed)
+        layers = reconstruct(model, whole=whole, plan=plan, inputs=inputs, seed=seed, progress=advance)
         after = self.loss(self.recalibrated(model))
         kept = "" if after < before else "; left as they were"
         self.watch.say(f"{layers} layers fitted anew: loss {before:.3g} → {after:.3g}{kept}")
@@ -397,16 +397,6 @@ class Workshop:
         return replace(
             fitted, weights=weights
         )  # its converted file is the fitted one's; training writes another
-
-    def _images_to_reconstruct(self) -> Tensor:
-        inputs = self.splits.train.inputs
-        count = max(FEWEST_IMAGES, min(MOST_IMAGES, MOST_PIXELS // (inputs.shape[-1] * inputs.shape[-2])))
-        return apply(self.task.preprocess, inputs[self._shuffled()[-count:]])
-
-    def _shuffled(self) -> Tensor:
-        """Return the numbers of the training examples in one order, the same every time."""
-        draw = torch.Generator().manual_seed(self.task.seed)
-        return torch.randperm(len(self.splits.train.targets), generator=draw)
 
     def recover(self, baseline: Built, fitted: Built, name: str, epochs: int, advance: Advance) -> Built:
         """Train a fitted model with the baseline as its teacher, if there are epochs for it, then convert it."""

@@ -47,6 +47,13 @@ class Splits:
         return 1 + max(int(part.targets.max()) for part in (self.train, self.validation, self.test))
 
 
+def shuffled(split: Split, seed: int) -> torch.Tensor:
+    """Return the numbers of all examples in an order that depends on `seed` and their count alone."""
+    import torch
+
+    return torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
+
+
 def hold_out(train: Split, share: float, seed: int) -> tuple[Split, Split]:
     """Part `train` into what is left for training and a validation split, the same share of every class.
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.data.preprocess import Preprocess, apply
+from pipeline.data.splits import Split, shuffled
 from pipeline.prune import SlimmingPlan
 from pipeline.recover.batch_norm import batch_statistics
 from pipeline.recover.randomness import generator
@@ -21,6 +23,8 @@ PLACES = 32  # at which a layer is fitted for each weight of one output, as far 
 # How much weights may be held where they are: shares of the inputs' mean square.
 HOLDS = (1e-3, 1e-2, 0.1, 1.0, 10.0)
 APART = 4  # one image of so many is kept apart, to choose among these
+FEWEST_IMAGES, MOST_IMAGES = 64, 1024
+MOST_PIXELS = 2**20  # of all images together, but for the fewest
 MOST_INPUTS = 8192  # of one output; the normal matrix of a layer with more is too large
 _CHUNK = 4096  # places whose inputs are held in double precision at a time
 
@@ -38,6 +42,16 @@ class _Aim:
     images: Tensor
     places: tuple[Tensor, ...]
     outputs: Tensor
+
+
+def images_to_fit(split: Split, preprocess: Preprocess, seed: int) -> Tensor:
+    """Return some of `split`, preprocessed, the same ones every time: the last in the order that `seed` shuffles it to.
+
+    What begins that order, as a deploy's calibration images do, is not among them where there are enough.
+    """
+    inputs = split.inputs
+    count = max(FEWEST_IMAGES, min(MOST_IMAGES, MOST_PIXELS // (inputs.shape[-1] * inputs.shape[-2])))
+    return apply(preprocess, inputs[shuffled(split, seed)[-count:]])
 
 
 def reconstruct(

@@ -17,18 +17,16 @@ from pydantic import TypeAdapter
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from pipeline.data.preprocess import apply
 from pipeline.data.splits import Splits, pick_by_class, select
 from pipeline.errors import StorageError
 from pipeline.files import write_text
 from pipeline.prune import SlimmingPlan
 from pipeline.recipe import Recipe
-from pipeline.recover import accuracy, recalibrate_batch_norm, reconstruct, train
+from pipeline.recover import accuracy, images_to_fit, recalibrate_batch_norm, reconstruct, train
 from pipeline.recover.checkpoint import load_checkpoint
 from pipeline.recover.precision import use_bf16
 from pipeline.task import Task
-from pipeline.watch import Advance
-from pipeline.workshop import MOST_IMAGES as IMAGES
+from pipeline.watch import Advance, ignore
 from pipeline.workshop import RECALIBRATION_BATCHES
 
 
@@ -139,10 +137,8 @@ def train_one(
 
 def _fit_anew(model: nn.Module, plan: SlimmingPlan, task: Task, splits: Splits) -> None:
     """Fit what is left of each layer to the dense model's, as a deploy does."""
-    order = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(task.seed))
-    inputs = apply(task.preprocess, splits.train.inputs[order[-IMAGES:]])
-    whole = task.build_model()
-    reconstruct(model, whole=whole, plan=plan, inputs=inputs, seed=task.seed, progress=_silent)
+    inputs, whole = images_to_fit(splits.train, task.preprocess, task.seed), task.build_model()
+    reconstruct(model, whole=whole, plan=plan, inputs=inputs, seed=task.seed, progress=ignore)
     recalibrate_batch_norm(
         model,
         split=splits.train,
@@ -151,10 +147,6 @@ def _fit_anew(model: nn.Module, plan: SlimmingPlan, task: Task, splits: Splits) 
         batches=RECALIBRATION_BATCHES,
     )
     model.eval()
-
-
-def _silent(*, done: int, of: int, note: str = "") -> None:
-    del done, of, note
 
 
 def _shortened(task: Task, share: float) -> Splits:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.data.preprocess import apply
-from pipeline.data.splits import Split
+from pipeline.data.splits import Split, shuffled
 from pipeline.graph import trace
 from pipeline.host_memory import keep_freed_memory
 from pipeline.prune import score, slim
@@ -46,8 +46,7 @@ class Bench:
         self.model = model.eval()
         test = self.splits.test
         self.test = Split(test.inputs[:images], test.targets[:images])
-        generator = torch.Generator().manual_seed(self.task.seed)
-        order = torch.randperm(len(self.splits.train.targets), generator=generator)[:EXAMPLES]
+        order = shuffled(self.splits.train, self.task.seed)[:EXAMPLES]
         self._inputs = apply(self.task.preprocess, self.splits.train.inputs[order])
         self._targets = self.splits.train.targets[order]
         self.graph = searchable(trace(self.model, self._inputs[:1]))

@@ -14,19 +14,16 @@ import argparse
 import time
 from pathlib import Path
 
-import torch
 from criteria import Bench
 from loop import SHAPES, task_of
-from torch import Tensor, nn
+from torch import nn
 
-from pipeline.data.preprocess import apply
 from pipeline.host_memory import keep_freed_memory
 from pipeline.prune import slim
-from pipeline.recover import accuracy, reconstruct, train
+from pipeline.recover import accuracy, images_to_fit, reconstruct, train
 from pipeline.search import kept_indices
 from pipeline.task import Task
-
-IMAGES = 1024
+from pipeline.watch import ignore
 
 
 def main() -> None:
@@ -62,14 +59,15 @@ def _trained(task: Task, checkpoint: Path) -> nn.Module:
             seed=task.seed,
             checkpoint=checkpoint,
             teacher=None,
-            progress=_silent,
+            progress=ignore,
         )
     return model.eval()
 
 
 def _lines(name: str, task: Task, model: nn.Module, keep: float, plans: int) -> None:
     bench = Bench(task, model, 10_000)
-    whole, scores, inputs = accuracy(model, bench.test, task.preprocess), bench.as_a_deploy(), _images(bench)
+    whole, scores = accuracy(model, bench.test, task.preprocess), bench.as_a_deploy()
+    inputs = images_to_fit(bench.splits.train, task.preprocess, task.seed)
     for number, widths in enumerate(bench.plans(keep, plans), start=1):
         plan = bench.graph.plan(kept_indices(scores, {**bench.full, **widths}))
         cells = []
@@ -77,20 +75,10 @@ def _lines(name: str, task: Task, model: nn.Module, keep: float, plans: int) -> 
             slimmed = slim(model, plan).eval()
             begun = time.perf_counter()
             if anew:
-                reconstruct(slimmed, whole=model, plan=plan, inputs=inputs, seed=task.seed, progress=_silent)
+                reconstruct(slimmed, whole=model, plan=plan, inputs=inputs, seed=task.seed, progress=ignore)
             seconds = time.perf_counter() - begun
             cells.append(f"{bench.loss_of(slimmed):.3f} | {bench.accuracy_of(slimmed):.2f}")
         print(f"| {name} | {whole:.2f} | {number} | {' | '.join(cells)} | {seconds:.0f} |", flush=True)
-
-
-def _images(bench: Bench) -> Tensor:
-    """Return images that are not the calibration's, where there are enough."""
-    split, draw = bench.splits.train, torch.Generator().manual_seed(bench.task.seed)
-    return apply(bench.task.preprocess, split.inputs[torch.randperm(len(split), generator=draw)[-IMAGES:]])
-
-
-def _silent(*, done: int, of: int, note: str = "") -> None:
-    del done, of, note
 
 
 if __name__ == "__main__":

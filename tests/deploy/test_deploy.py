@@ -143,6 +143,9 @@ def test_without_training_the_layers_fitted_anew_are_what_runs(deployed, home_li
         for stage in ("fit", "recovered")
     )
     assert reached["validation_accuracy"] > fitted["validation_accuracy"]
+    assert not [
+        step["name"] for step in result["steps"] if "train" in step["name"] and "recovered" in step["name"]
+    ]
     (run,) = (home.folder / "state" / "pipeline" / "runs").glob(result["run"])
     assert not list(run.glob("recovered*.checkpoint.safetensors"))
 
