@@ -37,14 +37,15 @@ def fresh_home(tmp_path: Path) -> Home:
 
 
 @pytest.fixture
-def home_like(deployed: Deployed, tmp_path: Path) -> Callable[[str], Home]:
-    """Makes homes that know the finished deploy's run and trained baseline, but whose device is empty."""
+def home_like(deployed: Deployed, tmp_path: Path) -> Callable[..., Home]:
+    """Makes homes that know the finished deploy and its trained baseline; the device is empty unless copied, too."""
     import shutil
 
-    def make(name: str) -> Home:
+    def make(name: str, *, device_too: bool = False) -> Home:
         folder = tmp_path / name
         shutil.copytree(deployed.home.folder, folder, symlinks=True)
-        shutil.rmtree(Home(folder).agent_state, ignore_errors=True)
+        if not device_too:
+            shutil.rmtree(Home(folder).agent_state, ignore_errors=True)
         return Home(folder)
 
     return make

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+import numpy as np
+
+from pipeline.data import digits
 
 TASK = """
 name = "small-digits"
@@ -18,8 +24,8 @@ factory = "small_net.py:build"
 input_shape = [1, 8, 8]
 
 [data]
-source = "digits"
-validation_share = 0.2
+source = "npz:digits.npz"
+validation_share = 0.25
 
 [preprocess]
 scale = 0.0625
@@ -27,13 +33,13 @@ mean = [0.5]
 std = [0.5]
 
 [baseline]
-epochs = 6
-batch_size = 64
+epochs = BASELINE_EPOCHS
+batch_size = 32
 learning_rate = 0.1
 
 [recover]
-epochs = 3
-batch_size = 64
+epochs = 1
+batch_size = 32
 learning_rate = 0.05
 distill_weight = 0.5
 """
@@ -141,8 +147,15 @@ class Home:
 
     def start_deploy(self, *arguments: str) -> subprocess.Popen[str]:
         """Start `pipeline deploy` of the small task, its output line by line, as at a terminal."""
+        return self._start(self.deploy(*arguments))
+
+    def start_resumed(self) -> subprocess.Popen[str]:
+        """Start what goes on with the latest run, as `start_deploy` does."""
+        return self._start(self.command("deploy", "--resume", "latest"))
+
+    def _start(self, command: list[str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            self.deploy(*arguments),
+            command,
             env={**self.environment, "PYTHONUNBUFFERED": "1"},
             cwd=self.folder,
             stdout=subprocess.PIPE,
@@ -187,10 +200,26 @@ def _heed_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def make_home(folder: Path) -> Home:
+def make_home(folder: Path, baseline_epochs: int = 5) -> Home:
     folder.mkdir(parents=True, exist_ok=True)
     home = Home(folder)
-    home.task.write_text(TASK)
+    home.task.write_text(TASK.replace("BASELINE_EPOCHS", str(baseline_epochs)))
     home.profile.write_text(PROFILE)
     (folder / "small_net.py").write_text(NET)
+    (folder / "digits.npz").write_bytes(_some_digits())
     return home
+
+
+@cache
+def _some_digits() -> bytes:
+    """Return an archive with 800 of the shipped digits to learn and 300 to be tested with."""
+    train, test = digits.load()
+    arrays = {
+        "x_train": train.inputs[:800].numpy(),
+        "y_train": train.targets[:800].numpy(),
+        "x_test": test.inputs[:300].numpy(),
+        "y_test": test.targets[:300].numpy(),
+    }
+    archive = io.BytesIO()
+    np.savez_compressed(archive, **arrays)
+    return archive.getvalue()

@@ -88,7 +88,7 @@ def test_weights_that_do_not_fit_name_the_keys(fresh_home) -> None:
 
 
 def test_missing_and_truncated_data(fresh_home, tmp_path: Path) -> None:
-    text = fresh_home.task.read_text().replace('source = "digits"', 'source = "cifar10:cifar"')
+    text = fresh_home.task.read_text().replace('source = "npz:digits.npz"', 'source = "cifar10:cifar"')
     fresh_home.task.write_text(text.replace("[1, 8, 8]", "[3, 32, 32]"))
     _refused(fresh_home, "deploy", "--task", str(fresh_home.task), says=("cifar", "PIPELINE_DATA"))
     folder = fresh_home.folder / "cifar"

@@ -21,14 +21,13 @@ def build() -> nn.Module:
         nn.Flatten(), nn.Linear(64, 1536), nn.ReLU(), nn.Linear(1536, 1536), nn.ReLU(), nn.Linear(1536, 10)
     )
 '''
-QUICK = ("--floor", "1", "--epochs", "1")  # what is looked at is what it costs, not how well it does
+QUICK = ("--floor", "1")  # what is looked at is what it costs, not how well it does
 
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    home = make_home(tmp_path_factory.mktemp("wide") / "home")
+    home = make_home(tmp_path_factory.mktemp("wide") / "home", baseline_epochs=1)
     (home.folder / "small_net.py").write_text(WIDE_NET)
-    home.task.write_text(home.task.read_text().replace("epochs = 6", "epochs = 1"))
     return home
 
 
@@ -52,8 +51,7 @@ def test_two_budgets_at_once_are_both_met_as_measured(wide: Home, second: str) -
 
 
 def test_a_budget_out_of_reach_ends_before_any_training_and_says_which_would_hold(tmp_path: Path) -> None:
-    home = make_home(tmp_path / "home")
-    home.task.write_text(home.task.read_text().replace("epochs = 6", "epochs = 1"))
+    home = make_home(tmp_path / "home", baseline_epochs=1)
     target = home.folder / "result.json"
     process = home.run_deploy("--budget", "latency=3%", "--budget", "file=90%", "--json", str(target))
     assert process.returncode == 3, process.stdout + process.stderr

@@ -126,7 +126,7 @@ def test_budgets_that_cannot_be_met_name_the_nearest_and_leave_the_device_alone(
 
 def test_an_accuracy_floor_that_is_not_reached_is_exit_code_3(deployed, home_like) -> None:
     home = home_like("floor")
-    process = home.run_deploy("--floor", "100", "--epochs", "1", "--budget", "latency=25%")
+    process = home.run_deploy("--floor", "100", "--budget", "latency=25%")
     assert process.returncode == 3, process.stdout + process.stderr
     assert "accuracy" in process.stdout
     assert not (home.agent_state / "active").exists()

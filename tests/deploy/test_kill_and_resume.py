@@ -79,23 +79,27 @@ def test_killed_at_random_moments_a_replayed_run_ends_with_the_same_model(deploy
 
 
 @pytest.mark.slow
-def test_killed_while_the_device_measures_the_run_goes_on(fresh_home) -> None:
-    home = fresh_home
-    assert home.run_deploy("--epochs", "1", "--max-drop", "60").returncode in {0, 3}
-    runs = len(_runs(home))
-    _kill_after(home.deploy("--epochs", "1", "--max-drop", "60"), home, 9.0)
-    begun = _runs(home)
-    resumed = (
-        home.run("deploy", "--resume", "latest") if len(begun) > runs else home.run_deploy("--epochs", "1")
-    )
+def test_killed_while_the_device_measures_what_runs_there_stays_and_the_run_goes_on(
+    deployed, home_like
+) -> None:
+    home = home_like("measuring", device_too=True)
+    before = _active(home)
+    process = home.start_deploy("--max-drop", "60")
+    assert process.stdout is not None
+    while "baseline: convert" not in process.stdout.readline():
+        assert process.poll() is None
+    time.sleep(1.0)
+    process.kill()
+    process.communicate()
+    assert _active(home) == before
+    resumed = home.run("deploy", "--resume", "latest")
     assert resumed.returncode in {0, 3}, resumed.stderr
     status = json.loads(home.run("device", "status", "local").stdout)
     assert status["update"]["current"] is not None
 
 
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(fresh_home) -> None:
-    home = fresh_home
-    process = home.start_deploy()
+    process = fresh_home.start_deploy()
     assert process.stdout is not None
     while "run " not in process.stdout.readline():
         assert process.poll() is None

@@ -50,9 +50,7 @@ def board(sensor: PowerSensor | None = SENSOR) -> SimulatedBoard:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    made = make_home(tmp_path_factory.mktemp("searches") / "home")
-    text = made.task.read_text().replace("epochs = 6", "epochs = 1").replace("epochs = 3", "epochs = 1")
-    made.task.write_text(text)
+    made = make_home(tmp_path_factory.mktemp("searches") / "home", baseline_epochs=1)
     made.profile.write_text(
         made.profile.read_text().replace('power_sensor = "none"', 'power_sensor = "ina226"')
     )

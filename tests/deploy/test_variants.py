@@ -32,8 +32,7 @@ Speed = Callable[[str, int], float]
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    made = make_home(tmp_path_factory.mktemp("variants") / "home")
-    made.task.write_text(made.task.read_text().replace("epochs = 6", "epochs = 1"))
+    made = make_home(tmp_path_factory.mktemp("variants") / "home", baseline_epochs=1)
     made.profile.write_text(made.profile.read_text().replace("[board]", "[board]\ncores = 4"))
     with pytest.MonkeyPatch.context() as patch:
         for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HOME"):
