@@ -95,21 +95,20 @@ def deploy(**options: Any) -> int:
     4 the device failed, 130 interrupted.
     """
     console = Console(stderr=options["json_file"] == Path("-"), quiet=options["quiet"], highlight=False)
-    with console.status("loading …"):
-        import pipeline.conduct  # noqa: F401 - torch and friends take seconds to load
     if options["resume"]:
         return _resume(options, console)
-    order = _order(options)
+    order = _order(options, console)
     if options["dry_run"]:
         return _dry_run(order, console)
     return _start(order, options, console)
 
 
-def _order(options: dict[str, Any]) -> Order:
+_LOADING = "loading …"  # torch and friends take seconds; what is wrong with the options is said before
+
+
+def _order(options: dict[str, Any], console: Console) -> Order:
     """Read task, profile and device from the options; everything that can be wrong is found here, at once."""
-    from pipeline.conduct import Order
     from pipeline.device.registry import find_device
-    from pipeline.method import make_method
     from pipeline.profile import load_profile, parse_accuracy, parse_also, parse_budget, with_overrides
     from pipeline.store import Store
     from pipeline.task import load_task
@@ -124,7 +123,6 @@ def _order(options: dict[str, Any]) -> Order:
         accuracy=parse_accuracy(options["max_drop"], options["floor"]),
         also=[parse_also(text, own) for text in options["also"]],
     )
-    method = make_method(options["strategy"], options["rounds"], options["cuts"])
     task = load_task(
         options["task"] or (None if options["factory"] else "digits"),
         factory=options["factory"],
@@ -135,6 +133,10 @@ def _order(options: dict[str, Any]) -> Order:
         epochs=options["epochs"],
     )
     replay = Store().row(options["replay"]).id if options["replay"] else None
+    with console.status(_LOADING):
+        from pipeline.conduct import Order
+        from pipeline.method import make_method
+    method = make_method(options["strategy"], options["rounds"], options["cuts"])
     return Order(device.name, task, profile, replay, method)
 
 
@@ -164,7 +166,6 @@ def _start(order: Order, options: dict[str, Any], console: Console) -> int:
 
 
 def _resume(options: dict[str, Any], console: Console) -> int:
-    from pipeline.conduct import Order
     from pipeline.device.registry import open_device
     from pipeline.store import Store
 
@@ -179,6 +180,8 @@ def _resume(options: dict[str, Any], console: Console) -> int:
             f"--{flag} can't be changed for a run that has begun", hint="leave it out, or start a new run"
         )
     run = Store().open(Store().row(options["resume"]).id)
+    with console.status(_LOADING):
+        from pipeline.conduct import Order
     order = Order.from_config(run.config)
     with open_device(order.device, _notice(console)) as device:
         return _work(run, order, device, options, console)

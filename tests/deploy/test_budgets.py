@@ -18,7 +18,7 @@ from torch import nn
 
 def build() -> nn.Module:
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(64, 1536), nn.ReLU(), nn.Linear(1536, 1536), nn.ReLU(), nn.Linear(1536, 10)
+        nn.Flatten(), nn.Linear(64, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 10)
     )
 '''
 QUICK = ("--floor", "1")  # what is looked at is what it costs, not how well it does
