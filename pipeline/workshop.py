@@ -363,7 +363,7 @@ class Workshop:
     def train(
         self, model: nn.Module, recipe: Recipe, checkpoint: Path, advance: Advance, teacher: nn.Module | None
     ) -> TrainResult:
-        """Train `model` in place by `recipe`; it ends with the weights of its best epoch."""
+        """Train `model` in place by `recipe`; see `pipeline.recover.train` for the epoch whose weights it ends with."""
         return train(
             model,
             splits=self.splits,
@@ -373,6 +373,7 @@ class Workshop:
             checkpoint=checkpoint,
             teacher=teacher,
             progress=advance,
+            validation_seen=self.task.baseline_saw_validation,
         )
 
     def reconstruct(self, start: Built, fitted: Built, name: str, advance: Advance) -> Built:

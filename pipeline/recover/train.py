@@ -62,8 +62,12 @@ def train(
     checkpoint: Path,
     teacher: nn.Module | None,
     progress: Advance,
+    validation_seen: bool = False,
 ) -> TrainResult:
     """Train `model` in place by `recipe`; it ends in eval mode with the weights of its best epoch.
+
+    Where the teacher was trained on the validation examples (`validation_seen`), what is nearest to it scores best
+    on them, which says nothing of others: then it ends with the last epoch's weights, and patience plays no part.
 
     SGD with Nesterov momentum; weight decay spares biases and norms (He et al. 2019, Bag of Tricks, section
     3.1); linear warm-up, then cosine. With a teacher the loss is distill_weight · T² · KL(teacher ‖ student)
@@ -79,7 +83,8 @@ def train(
     training = _Training(model, splits, preprocess, recipe, seed=seed, teacher=teacher, progress=progress)
     identity = training.fingerprint()
     standing, best = training.start(load_checkpoint(checkpoint, identity))
-    while standing.epoch < recipe.epochs and not _out_of_patience(standing, recipe.patience_epochs):
+    patience = None if validation_seen else recipe.patience_epochs
+    while standing.epoch < recipe.epochs and not _out_of_patience(standing, patience):
         record = training.epoch(standing)
         if record.validation_accuracy > standing.best_validation:
             standing = Standing(record.validation_accuracy, record.epoch, standing.history)
@@ -87,7 +92,7 @@ def train(
         standing = dataclasses.replace(standing, history=(*standing.history, record))
         state = Checkpoint(standing, training.weights(), best, training.momentum())
         save_checkpoint(checkpoint, state, identity)
-    training.finish(best)
+    training.finish(training.weights() if validation_seen else best)
     return TrainResult(standing.best_validation, standing.best_epoch, standing.epoch, standing.history)
 
 
@@ -160,9 +165,9 @@ class _Training:
                     self._report(number, step, total / (step + 1), standing)
         return EpochRecord(number, total / self._steps, rate, self._validation_accuracy())
 
-    def finish(self, best: Mapping[str, Tensor]) -> None:
-        """Leave the model with the best weights, in eval mode and torch's usual memory layout."""
-        self._model.load_state_dict(best)
+    def finish(self, weights: Mapping[str, Tensor]) -> None:
+        """Leave the model with these weights, in eval mode and torch's usual memory layout."""
+        self._model.load_state_dict(weights)
         self._model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self._model.eval()
 

@@ -1,7 +1,7 @@
 """The same recovery for every method's model: the task's recipe, the dense model as teacher, seeds that are paired.
 
-What counts is the test accuracy of the LAST epoch's weights: the given dense weights were trained on the images that
-are held out for validation, so choosing an epoch by those would favour whoever stays nearest to the dense model.
+What counts is the test accuracy of the LAST epoch's weights, as in a deploy: the given dense weights were trained on
+the images that are held out for validation, so choosing by those would favour whoever stays nearest to them.
 """
 
 from __future__ import annotations
@@ -14,16 +14,13 @@ import numpy as np
 import torch
 from accuracy_fit import Fit, Fits
 from pydantic import TypeAdapter
-from safetensors import safe_open
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.data.splits import Splits, pick_by_class, select
-from pipeline.errors import StorageError
 from pipeline.files import write_text
 from pipeline.prune import SlimmingPlan
 from pipeline.recipe import Recipe
 from pipeline.recover import accuracy, images_to_fit, recalibrate_batch_norm, reconstruct, train
-from pipeline.recover.checkpoint import load_checkpoint
 from pipeline.recover.precision import use_bf16
 from pipeline.task import Task
 from pipeline.watch import Advance, ignore
@@ -119,8 +116,8 @@ def train_one(
         checkpoint=checkpoint,
         teacher=task.build_model(),
         progress=progress,
+        validation_seen=True,
     )
-    model.load_state_dict(_last_weights(checkpoint))
     done = Trained(
         fit.method,
         seed,
@@ -158,13 +155,3 @@ def _shortened(task: Task, share: float) -> Splits:
     return replace(
         splits, train=select(splits.train, pick_by_class(splits.train.targets.numpy(), share, order))
     )
-
-
-def _last_weights(checkpoint: Path) -> dict[str, Tensor]:
-    """Return the weights of a finished training's last epoch."""
-    with safe_open(checkpoint, framework="pt") as file:
-        identity = file.metadata()["fingerprint"]
-    finished = load_checkpoint(checkpoint, identity)
-    if finished is None:
-        raise StorageError(f"{checkpoint} is damaged", hint="remove it, and train again")
-    return dict(finished.weights)

@@ -14,14 +14,13 @@ from accuracy_again import measure_again, shares_of_dense
 from accuracy_fit import DENSE, ENOUGH, MOST, Fit, Fits, Trial, bisect
 from accuracy_methods import rebuild, uniform_l1, work
 from accuracy_report import interval, report
-from accuracy_training import Terms, Trained, Trainings, _last_weights
+from accuracy_training import Terms, Trained, Trainings
 
 from examples.cifar_resnet import resnet20
 from pipeline.candidate import Built
 from pipeline.graph import trace
 from pipeline.profile import load_profile
 from pipeline.prune import slim
-from pipeline.recover.checkpoint import Checkpoint, Standing, save_checkpoint
 from pipeline.search import searchable
 from pipeline.watch import Silent
 
@@ -71,12 +70,6 @@ def test_a_cut_model_is_built_again_from_its_weights_alone() -> None:
 def test_work_counts_multiplications_and_parameters() -> None:
     # 6n + 2 layers of He et al. 2016: 40.55 million multiplications, of which 640 in the linear layer
     assert work(resnet20().eval(), torch.zeros(1, 3, 32, 32)) == (40_551_040, 269_722)
-
-
-def test_the_last_epoch_counts_not_the_best(tmp_path: Path) -> None:
-    last, best = {"w": torch.tensor([1.0])}, {"w": torch.tensor([2.0])}
-    save_checkpoint(tmp_path / "c", Checkpoint(Standing(90.0, 1), last, best, {}), "a training")
-    assert _last_weights(tmp_path / "c")["w"].item() == 1.0
 
 
 def test_an_interval_is_students() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -45,6 +46,21 @@ def test_a_model_that_no_epoch_improves_is_given_back_as_it_was(tmp_path: Path) 
     result = run(model, tmp_path / "second", changed(epochs=1, warmup_epochs=0, learning_rate=3.0))
     assert result.best_epoch == 0
     assert same(model.state_dict(), before)
+
+
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_where_the_teacher_knows_the_validation_examples_the_last_epoch_counts(
+    tmp_path: Path, epochs: int
+) -> None:
+    given = make_model()
+    run(given, tmp_path / "first")
+    recipe = changed(epochs=epochs, warmup_epochs=0, learning_rate=3.0, patience_epochs=1)
+    models = [copy.deepcopy(given) for _ in range(2)]
+    first, again = (run(model, tmp_path / "c", recipe, validation_seen=True) for model in models)
+    assert (first.epochs, first.best_epoch) == (epochs, 0), "patience would have ended it after one"
+    assert same(models[0].state_dict(), given.state_dict()) == (epochs == 0)
+    assert again == first
+    assert same(models[1].state_dict(), models[0].state_dict()), "also where the training was finished before"
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path: Path) -> None:
