@@ -141,7 +141,7 @@ def _measure(
         kept_importance=proposal.kept_importance,
     )
     measured_ms = candidate.measurement.latency_ms.p50
-    shop.watch.say(f"expected {expected_ms:.4g} ms, {100 * (expected_ms / measured_ms - 1):+.1f} % off")
+    shop.watch.say(f"expected {expected_ms:.4g} ms, {100 * (expected_ms / measured_ms - 1):+z.1f} % off")
     return candidate
 
 

@@ -99,7 +99,7 @@ def _rounds(summary: RunSummary) -> list[str]:
         if each.calibrated_ms is not None:
             gap = 100 * (each.calibrated_ms / measured - 1)
             lines.append(
-                f"{each.name}: expected {each.calibrated_ms:.4g} ms, measured {measured:.4g} ms ({gap:+.1f} %)"
+                f"{each.name}: expected {each.calibrated_ms:.4g} ms, measured {measured:.4g} ms ({gap:+z.1f} %)"
             )
     return lines
 

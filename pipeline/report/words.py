@@ -47,7 +47,7 @@ def percent(value: float | None) -> str:
 
 def signed_percent(share: float) -> str:
     """Write a relative difference with its sign, one decimal."""
-    return f"{100 * share:+.1f}{NBSP}%".replace("-", "−")
+    return f"{100 * share:+z.1f}{NBSP}%".replace("-", "−")
 
 
 def count(value: int | None) -> str:
