@@ -252,7 +252,7 @@ def _notes(task: Task, record: Record) -> tuple[str, ...]:
                 if task.published_accuracy is not None
                 else "the accuracy floor that is relative to it is stricter than it looks."
             )
-            + " Of a training, the last epoch's weights were taken, not those that validated best."
+            + " For the same reason a training ends with its last epoch's weights, not with those that validated best."
         )
     replayed = {c.measurement.replayed_from for c in record.candidates} - {None}
     notes += [

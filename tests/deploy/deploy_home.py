@@ -162,6 +162,7 @@ class Home:
             stderr=subprocess.PIPE,
             text=True,
             preexec_fn=_heed_ctrl_c,
+            start_new_session=True,  # so that it can be killed with all that it started
         )
 
     def time_a_deploy(self, *arguments: str) -> float:

@@ -89,7 +89,7 @@ def test_killed_while_the_device_measures_what_runs_there_stays_and_the_run_goes
     while "baseline: convert" not in process.stdout.readline():
         assert process.poll() is None
     time.sleep(1.0)
-    process.kill()
+    os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert _active(home) == before
     resumed = home.run("deploy", "--resume", "latest")
