@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -34,6 +35,17 @@ def _threads() -> Iterator[None]:
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(_AS_STARTED)
+
+
+@pytest.fixture(autouse=True)
+def _translations() -> None:
+    """Let one process build the ONNX exporter's table of translations once: half of a small model's conversion."""
+    registration = sys.modules.get("torch.onnx._internal.exporter._registration")
+    if registration is None:
+        return
+    table = registration.ONNXRegistry
+    if isinstance(table.__dict__.get("from_torchlib"), classmethod):
+        table.from_torchlib = staticmethod(functools.cache(table.from_torchlib))
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which is there where `-n` is used

@@ -11,14 +11,19 @@ import numpy as np
 
 from device_agent.errors import RequestError
 from device_agent.measure import runtimes
-from device_agent.measure.timing import now_s, timed_runs, warm_up
+from device_agent.measure.pace import Pace, Stretches
+from device_agent.measure.timing import Call, now_s, timed_runs, warm_up
 from device_agent.statistics import median, window_medians
 
-_SECONDS = 0.5
-_MOST_RUNS = 100_000  # more says no more, and would take memory
+_SECONDS = 0.5  # at the processor's full pace,
+_LONGEST_S = 2.0  # and no longer than this
+_STRETCH_S = 0.05
+_MOST_RUNS = 5_000  # in a stretch; more says no more, and would take memory
 
 
-def check(runtime: runtimes.Runtime, folder: Path, threads: int, golden: dict[str, Any]) -> dict[str, Any]:
+def check(
+    runtime: runtimes.Runtime, folder: Path, threads: int, golden: dict[str, Any], pace: Pace
+) -> dict[str, Any]:
     """Check one bundle.
 
     Args:
@@ -26,12 +31,14 @@ def check(runtime: runtimes.Runtime, folder: Path, threads: int, golden: dict[st
         folder: the bundle's folder.
         threads: threads to infer with.
         golden: model, inputs and outputs (file names), rtol and atol.
+        pace: of the core that this runs on.
 
     Returns:
         ok, why (not ok; else empty), max_abs_error (`None` if the shapes differ or an output is not finite),
         tolerance, runs, latency_p50_ms, and latency_best_ms: the lowest median of five windows. Whatever else the
         board does only adds time, so that a model that was slowed down in a part of the time is not taken for a
-        slow one.
+        slow one. Where too little ran at the processor's full pace, all counts, and slowdown says how many times
+        longer its yardstick took; else that is 1.
 
     Raises:
         RequestError: `bad_manifest` for arrays that cannot be read or fed, `model_refused`, `out_of_memory`.
@@ -48,11 +55,11 @@ def check(runtime: runtimes.Runtime, folder: Path, threads: int, golden: dict[st
         found = session.run(inputs)
         call = session.prepare(inputs)
         warm_up(call, _SECONDS, lambda _: None)
-        samples = array("q")
-        timed_runs(call, samples, _MOST_RUNS, now_s() + _SECONDS)
+        stretches = _timed(call, pace)
     except Exception as error:
         raise runtimes.refused(error) from error
     why = _why_wrong(found, wanted, golden["rtol"], golden["atol"])
+    samples, slowed = stretches.counted()
     return {
         "ok": not why,
         "why": why,
@@ -61,7 +68,19 @@ def check(runtime: runtimes.Runtime, folder: Path, threads: int, golden: dict[st
         "runs": len(samples),
         "latency_p50_ms": median(samples) / 1e6,
         "latency_best_ms": min(window_medians(samples)) / 1e6,
+        "slowdown": (slowed and stretches.during()["slowdown"]) or 1.0,
     }
+
+
+def _timed(call: Call, pace: Pace) -> Stretches:
+    """Run until there is enough at full pace, or time is over; at least once."""
+    stretches = Stretches(pace)
+    end_s = now_s() + _LONGEST_S
+    while stretches.at_full_pace()[1] < _SECONDS and now_s() < end_s:
+        samples, begin_s = array("q"), now_s()
+        timed_runs(call, samples, _MOST_RUNS, begin_s + _STRETCH_S)
+        stretches.add(samples, now_s() - begin_s)
+    return stretches
 
 
 def _array(path: Path) -> Any:

@@ -22,7 +22,6 @@ WAIT_S = 3600.0  # for the turn, unless the request says otherwise
 HOLD_S = 600.0
 _LONGEST_S = 24 * 3600.0
 _REMEMBERED = 5
-_PACES = 9  # so many workers' pace is remembered: a core may become slower for good
 
 
 class Measuring:
@@ -38,7 +37,6 @@ class Measuring:
         self._leases = leases
         self._empty_bytes: dict[tuple[str, str], Optional[int]] = {}
         self._last: deque[Params] = deque(maxlen=_REMEMBERED)
-        self._paces_ns: deque[float] = deque(maxlen=_PACES)
 
     def describe(self) -> Params:
         """Return what the status tells: the lease and the last measurements."""
@@ -70,10 +68,8 @@ class Measuring:
         installed = self._board.require(runtime)
         with self._turn(request) as warnings:
             empty = self._empty_peak(runtime, installed["version"], protocol, request)
-            details = {"path": str(path), "pace_ns": self._pace_ns()}
-            job = Job("measure", runtime, threads, protocol, details)
+            job = Job("measure", runtime, threads, protocol, {"path": str(path)})
             measured = self._workers.run(job, request.cancellation, events(request))
-        self._learn_pace(measured.pop("pace_ns"))
         peak, missing = measured["process_peak_bytes"], measured["missing"]
         known = peak is not None and empty is not None
         if not known:
@@ -101,24 +97,13 @@ class Measuring:
         version = self._board.require(runtime)["version"]
         with self._turn(request) as warnings:
             while open_paths := table.open_paths():
-                details = {"paths": open_paths, "pace_ns": self._pace_ns()}
-                job = Job("layers", runtime, threads, protocol, details)
+                job = Job("layers", runtime, threads, protocol, {"paths": open_paths})
                 try:
                     ended = self._workers.run(job, request.cancellation, table.listen)
                     version = ended["runtime_version"]
-                    self._learn_pace(ended["pace_ns"])
                 except WorkerDiedError as error:
                     table.blame(error)
         return {"timings": table.timings(), "runtime_version": version, "warnings": list(warnings)}
-
-    def _pace_ns(self) -> Optional[float]:
-        """Return the shortest that the pace's yardstick took in the last workers; `None` before the first."""
-        return min(self._paces_ns, default=None)
-
-    def _learn_pace(self, shortest_ns: Optional[float]) -> None:
-        """Remember the yardstick's shortest time in a worker; one that refused all it was given took none."""
-        if shortest_ns is not None:
-            self._paces_ns.append(shortest_ns)
 
     @contextlib.contextmanager
     def _turn(self, request: Request) -> Iterator[list[str]]:
@@ -152,8 +137,6 @@ class Measuring:
             job = Job("empty", runtime, 1, protocol, {})
             answers = [self._workers.run(job, request.cancellation, events(request)) for _ in range(3)]
             peaks = [answer["process_peak_bytes"] for answer in answers]
-            for answer in answers:
-                self._learn_pace(answer["pace_ns"])
             self._empty_bytes[key] = None if None in peaks else sorted(peaks)[1]
         return self._empty_bytes[key]
 

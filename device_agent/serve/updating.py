@@ -31,6 +31,7 @@ _LONGEST_CONFIRMATION_S = 7 * 24 * 3600.0
 MOST_SIGNATURES = 16
 _LONGEST_SIGNATURE = 200
 _CHECKS = 3  # of a model that seems too slow: the board may just have been busy
+_MOST_SLOWED = 2.5  # times that a processor below its full pace excuses
 _DEADLY = ("worker_died", "timed_out", "out_of_memory")  # a check that ends so counts as a crash
 
 
@@ -262,7 +263,7 @@ class Updating:
             result = self._workers.run(job, request.cancellation, events(request))
             if not result["ok"]:
                 return result
-            slow = _too_slow(model, result["latency_best_ms"])
+            slow = too_slow(model, result["latency_best_ms"], result["slowdown"])
             if not slow:
                 return {**result, "why": ""}
         return {**result, "ok": False, "why": slow}
@@ -295,11 +296,13 @@ class Updating:
         self._changed()
 
 
-def _too_slow(model: manifest.Model, best_ms: float) -> str:
-    """Say that a model takes longer than it may; empty if it does not."""
-    if model.expected_p50_ms is None or best_ms <= model.expected_p50_ms * (1 + model.margin):
+def too_slow(model: manifest.Model, best_ms: float, slowdown: float) -> str:
+    """Say that a model takes longer than it may, and than a slowed processor explains; empty if it does not."""
+    explained = min(slowdown, _MOST_SLOWED)
+    if model.expected_p50_ms is None or best_ms <= model.expected_p50_ms * (1 + model.margin) * explained:
         return ""
-    return f"it takes {best_ms:.3f} ms, {model.expected_p50_ms:.3f} were expected (margin {model.margin:.0%})"
+    paced = f", with the processor slowed {slowdown:.1f} times" if slowdown > 1 else ""
+    return f"it takes {best_ms:.3f} ms{paced}, {model.expected_p50_ms:.3f} were expected (margin {model.margin:.0%})"
 
 
 def _signatures(params: Params) -> list[Any]:

@@ -112,7 +112,7 @@ def _with_model(job: dict[str, Any], reply: Reply) -> dict[str, Any]:
     wanted = protocol.energy and job["kind"] == "measure"
     power = energy.find(Path(job["sysfs"]), meter=job["energy_meter"]) if wanted else ()
     sensors.read()
-    pace = Pace(job.get("pace_ns"))
+    pace = Pace(job["pace_ns"])
     if job["kind"] == "empty":
         peak = MemorySensor().process_peak_bytes()
         pace.look()
@@ -120,7 +120,8 @@ def _with_model(job: dict[str, Any], reply: Reply) -> dict[str, Any]:
     if job["kind"] == "check":
         folder = Path(job["folder"])
         _look_at(job, folder / job["golden"]["model"], [path.name for path in folder.iterdir()])
-        return golden.check(runtime, folder, job["threads"], job["golden"])
+        checked = golden.check(runtime, folder, job["threads"], job["golden"], pace)
+        return {**checked, "pace_ns": pace.shortest_ns}
     if job["kind"] == "layers":
         sound = _sound(job, reply)
         paths = [Path(job["paths"][index]) for index in sound]

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
@@ -30,6 +31,7 @@ from device_agent.work.pipes import Pipes, TooMuchError
 Listen = Callable[[dict[str, Any]], None]
 _AT_ONCE = ("facts", "verify")  # they touch no model: no turn, no cores of their own
 _FIRMWARE = "/dev/vcio"
+_PACES = 9  # so many workers' pace is remembered: a core may become slower for good
 
 
 class Cancellation:
@@ -105,6 +107,7 @@ class Workers:
         self._energy_meter = energy_meter
         self._turn = threading.Lock()
         self._few = threading.Semaphore(2)  # at a time, of those that need no turn
+        self._paces_ns: deque[float] = deque(maxlen=_PACES)  # the shortest that the yardstick took in each
         self._group = cgroup.delegated()
         offspring.adopt_orphans()
         with contextlib.suppress(RequestError):  # whoever starts a worker is told
@@ -144,7 +147,9 @@ class Workers:
             cancellation.raise_if_cancelled()
         try:
             cancellation.raise_if_cancelled()
-            return self._run(job, cancellation, listen, () if at_once else self.cores(job.threads))
+            result = self._run(job, cancellation, listen, () if at_once else self.cores(job.threads))
+            self._learn_pace(result.pop("pace_ns", None))
+            return result
         finally:
             turn.release()
 
@@ -172,8 +177,14 @@ class Workers:
             "place": str(place.path),
             "agent_pid": os.getpid(),
             "agent_user": os.geteuid(),
+            "pace_ns": min(self._paces_ns, default=None),
             **job.details,
         }
+
+    def _learn_pace(self, shortest_ns: object) -> None:
+        """Remember a worker's pace (`measure.pace`); one that refused all it was given looked at none."""
+        if isinstance(shortest_ns, (int, float)) and shortest_ns > 0:
+            self._paces_ns.append(shortest_ns)
 
     def _devices(self, protocol: MeasuringProtocol) -> list[str]:
         """Return the device files that measuring energy needs, if that is wanted."""

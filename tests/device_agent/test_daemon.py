@@ -25,6 +25,8 @@ from daemon_process import (
 import device_agent
 from device_agent import wire
 from device_agent.errors import RequestError
+from device_agent.serve.updating import too_slow
+from device_agent.updates.manifest import Model
 
 STRANGER = 65534
 
@@ -313,6 +315,30 @@ def test_a_model_that_is_too_slow_is_not_activated(daemon):
     assert "were expected" in report["why"]
     fine = send_bundle(daemon, model={**settings, "expected_p50_ms": 1e3})
     deploy(daemon, fine)
+
+
+@pytest.mark.parametrize(
+    ("took_ms", "slowdown", "said"),
+    [
+        (1.5, 1.0, ""),
+        (1.6, 1.0, "it takes 1.600 ms, 1.000 were expected (margin 50%)"),
+        (2.9, 2.0, ""),
+        (
+            3.1,
+            2.0,
+            "it takes 3.100 ms, with the processor slowed 2.0 times, 1.000 were expected (margin 50%)",
+        ),
+        (
+            9.0,
+            9.0,
+            "it takes 9.000 ms, with the processor slowed 9.0 times, 1.000 were expected (margin 50%)",
+        ),
+    ],
+)
+def test_a_slowed_processor_excuses_as_much_as_it_explains_up_to_a_limit(took_ms, slowdown, said):
+    names = {"file": "m", "runtime": "onnxruntime", "threads": 1, "rtol": 0.0, "atol": 0.0}
+    model = Model(**names, expected_p50_ms=1.0, margin=0.5, golden_inputs=(), golden_outputs=())
+    assert too_slow(model, took_ms, slowdown) == said
 
 
 def test_only_what_a_trusted_key_signed_is_staged(tmp_path):

@@ -13,7 +13,7 @@ from evil_runtime import Peak, put_on_path, run, strays
 
 from device_agent.errors import RequestError
 from device_agent.measure.protocol import MeasuringProtocol
-from device_agent.work import cgroup, offspring, workplace
+from device_agent.work import cgroup, offspring, workers, workplace
 from device_agent.work.pipes import MOST_LINE_BYTES, Pipes, TooMuchError
 from device_agent.work.workers import Cancellation, Job, Workers
 
@@ -76,6 +76,26 @@ def test_a_measurement_says_what_confined_its_worker(tmp_path):
     job = Job("measure", "onnxruntime", 1, MeasuringProtocol(**QUICK), {"path": str(path)})
     found = Workers(tmp_path / "state").run(job, Cancellation(), lambda _: None)
     assert {"memory", "files", "no-new-privileges"} <= set(found["confinement"])
+
+
+def test_the_pace_of_the_last_workers_is_told_to_the_next(tmp_path, monkeypatch):
+    said = iter([2000.0, 1000.0, None, "fast", -1.0, *[1500.0] * 10])
+    given = []
+
+    class Running:
+        def __init__(self, *_):
+            pass
+
+        def result(self, command, *_):
+            given.append(command["pace_ns"])
+            return {"ok": True, "pace_ns": next(said)}
+
+    monkeypatch.setattr(workers, "_Running", Running)
+    started = Workers(tmp_path / "state")
+    job = Job("empty", "onnxruntime", 1, MeasuringProtocol(), {})
+    for _ in range(15):
+        assert started.run(job, Cancellation(), lambda _: None) == {"ok": True}, "it is for workers only"
+    assert given == [None, 2000.0, *[1000.0] * 12, 1500.0]
 
 
 def test_a_cancelled_job_is_not_even_started(tmp_path):

@@ -287,6 +287,7 @@ def _check_result(error: float, why: str, samples_ns: Sequence[float], named: ma
         "runs": len(samples_ns),
         "latency_p50_ms": p50_ms,
         "latency_best_ms": p50_ms,
+        "slowdown": 1.0,
     }
 
 
