@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import torch
 from torch import nn
@@ -13,15 +16,74 @@ from pipeline.graph import trace
 from pipeline.method import Method
 from pipeline.profile import DeviceProfile
 from pipeline.search import expected_shapes, searchable
+from pipeline.store import StepRow, Store
+from pipeline.survey import TABLE_STEP
 from pipeline.task import Recipe, Splits, Task
 
-SECONDS_PER_CONVERSION = 5.0
-SECONDS_PER_LAYER = 0.03  # building, pushing and timing one small model of the table
+_RUNS = 5  # so many of the last ones say how long it takes
+_TRAINING = (": train",)
+_CONVERSIONS = (": convert", ": slim and convert")
+_MEASUREMENTS = (": measure", ": measure again")
+
+
+@dataclass(frozen=True)
+class Experience:
+    """How long parts of a deploy take, in seconds: rules of thumb, or what earlier deploys to the device took.
+
+    Attributes:
+        conversion_s: converting a model.
+        measurement_s: measuring a whole model; `None`: as long as the profile's protocol says, on a fast device.
+        layer_s: building, pushing and timing one small model of the table.
+        rest_s: all that is neither these nor training.
+        runs: how many deploys this was learned from.
+    """
+
+    conversion_s: float = 5.0
+    measurement_s: float | None = None
+    layer_s: float = 0.03
+    rest_s: float = 10.0
+    runs: int = 0
+
+    @classmethod
+    def with_device(cls, store: Store, device: str) -> Experience:
+        """Learn from the last deploys to `device` that came to an end and really measured."""
+        ended = [
+            store.steps(row.id)
+            for row in store.rows()
+            if row.config.get("device") == device
+            and not row.config.get("replay")
+            and row.status in {"met", "infeasible"}
+        ][:_RUNS]
+        steps = [step for run in ended for step in run]
+        measured = _seconds(steps, _MEASUREMENTS)
+        if not measured:
+            return cls()
+        converted = _seconds(steps, _CONVERSIONS)
+        tables = [step for step in steps if TABLE_STEP in step.name]
+        layers = sum(len(json.loads(step.value).get("layers", ())) for step in tables)
+        return cls(
+            conversion_s=median(converted) if converted else cls.conversion_s,
+            measurement_s=median(measured),
+            layer_s=sum(step.seconds for step in tables) / layers if layers else cls.layer_s,
+            rest_s=median(map(_rest_s, ended)),
+            runs=len(ended),
+        )
+
+
+def _seconds(steps: Sequence[StepRow], endings: tuple[str, ...]) -> list[float]:
+    return [step.seconds for step in steps if step.name.endswith(endings)]
+
+
+def _rest_s(steps: Sequence[StepRow]) -> float:
+    known = (*_TRAINING, *_CONVERSIONS, *_MEASUREMENTS)
+    return sum(
+        step.seconds for step in steps if not step.name.endswith(known) and TABLE_STEP not in step.name
+    )
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What lies ahead. Times are estimates: one timed training step, and rules of thumb for the rest."""
+    """What lies ahead. Times are estimates: one timed training step, and experience for the rest."""
 
     groups: int
     frozen: int
@@ -33,7 +95,9 @@ class Estimate:
     other_s: float
 
 
-def estimate(task: Task, profile: DeviceProfile, method: Method, *, train_baseline: bool) -> Estimate:
+def estimate(
+    task: Task, profile: DeviceProfile, method: Method, experience: Experience, *, train_baseline: bool
+) -> Estimate:
     """Trace the model and time one training step of it; the device is not touched."""
     model, splits = task.build_model(), task.load_data()
     graph = searchable(trace(model, apply(task.preprocess, splits.validation.inputs[:1])))
@@ -43,17 +107,22 @@ def estimate(task: Task, profile: DeviceProfile, method: Method, *, train_baseli
     if train_baseline and task.baseline_recipe is not None:
         recipes.append(task.baseline_recipe)
     several = method.cuts > 1  # then each cut is fitted beside the whole way
-    measured = variants * (1 + method.rounds) + method.cuts * (1 + several * method.rounds)
-    once = profile.measuring.min_duration_s + profile.measuring.warmup_max_s
+    least = 2 * variants + method.cuts * (1 + several)
+    most = variants * (1 + method.rounds) + method.cuts * (1 + several * method.rounds)
+    once_s = experience.measurement_s
+    if once_s is None:
+        once_s = profile.measuring.min_duration_s + profile.measuring.warmup_max_s
     return Estimate(
         groups=len(graph.choosable),
         frozen=len(graph.frozen),
         layer_models=layers,
-        measurements_least=2 * variants + method.cuts * (1 + several),
-        measurements_most=measured,
+        measurements_least=least,
+        measurements_most=most,
         epochs=sum(recipe.epochs for recipe in recipes),
         training_s=sum(_training_seconds(model, task, splits, recipe) for recipe in recipes),
-        other_s=measured * (SECONDS_PER_CONVERSION + once) + layers * SECONDS_PER_LAYER,
+        other_s=(least + most) / 2 * (experience.conversion_s + once_s)
+        + layers * experience.layer_s
+        + experience.rest_s,
     )
 
 

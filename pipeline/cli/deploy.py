@@ -274,18 +274,23 @@ def _write_json(summary: dict[str, Any], target: Path) -> None:
 
 def _dry_run(order: Order, console: Console) -> int:
     from pipeline.baseline import needs_training
-    from pipeline.estimate import estimate
+    from pipeline.estimate import Experience, estimate
+    from pipeline.store import Store, state_folder
 
-    ahead = estimate(order.task, order.profile, order.method, train_baseline=needs_training(order.task))
+    known = Experience.with_device(Store(), order.device) if state_folder().exists() else Experience()
+    ahead = estimate(
+        order.task, order.profile, order.method, known, train_baseline=needs_training(order.task)
+    )
+    source = f"by the last deploys to {order.device}" if known.runs else "a slow board takes much longer"
     budgets = ", ".join(f"{budget.resource} {budget.stated}" for budget in order.profile.budgets)
     lines = [
         f"task {order.task.name} → device {order.device} ({_ways(order)})",
         f"budgets: {budgets}; accuracy: {order.profile.accuracy.stated}",
-        f"the device times {ahead.layer_models} layers alone",
+        f"the device times up to {ahead.layer_models} layers alone, those that it has not timed before",
         f"{ahead.groups} groups of channels can shrink; {ahead.frozen} dimensions stay whole",
         f"then it measures the whole model {ahead.measurements_least} to {ahead.measurements_most} times",
         f"training: {ahead.epochs} epochs, about {_span(ahead.training_s)} on this computer (estimated)",
-        f"everything else: about {_span(ahead.other_s)} (estimated)",
+        f"everything else: about {_span(ahead.other_s)} (estimated; {source})",
         "nothing was done: this was a dry run",
     ]
     console.print("\n".join(lines), markup=False, soft_wrap=True)

@@ -108,8 +108,14 @@ def test_a_dry_run_says_what_is_ahead_and_does_nothing(fresh_home) -> None:
     process = fresh_home.run_deploy("--dry-run")
     assert process.returncode == 0, process.stderr
     assert "3 to 5 times" in process.stdout
-    assert "estimated" in process.stdout
-    assert not fresh_home.agent_state.exists()
+    assert "estimated; a slow board takes much longer" in process.stdout
+    assert not (fresh_home.folder / "state").exists()
+
+
+def test_a_dry_run_goes_by_what_earlier_deploys_to_the_device_took(deployed) -> None:
+    process = deployed.home.run_deploy("--dry-run")
+    assert process.returncode == 0, process.stderr
+    assert "estimated; by the last deploys to local" in process.stdout
 
 
 def test_budgets_that_cannot_be_met_name_the_nearest_and_leave_the_device_alone(deployed, home_like) -> None:
