@@ -1,6 +1,7 @@
 # Each target sets up what it needs. PYTHON picks the interpreter (3.11 or newer); TORCH pins the build of torch,
 # since an unpinned one may bring several gigabytes of GPU libraries that a CPU host has no use for. JOBS: tests at a time,
-# each with THREADS of torch's, since they share the cores.
+# each with THREADS of torch's, since they share the cores. Most of the thousands of modules that come with torch are never
+# imported: each is compiled when it is, and not on installing (--no-compile).
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
@@ -19,11 +20,11 @@ $(VENV)/.created:
 	@touch $@
 
 $(VENV)/.installed: pyproject.toml $(VENV)/.created
-	$(BIN)/python -m pip install --quiet "$(TORCH)" -e .
+	$(BIN)/python -m pip install --quiet --no-compile "$(TORCH)" -e .
 	@touch $@
 
 $(VENV)/.developing: pyproject.toml $(VENV)/.created
-	$(BIN)/python -m pip install --quiet "$(TORCH)" -e ".[dev,tflite]"
+	$(BIN)/python -m pip install --quiet --no-compile "$(TORCH)" -e ".[dev,tflite]"
 	@touch $@ $(VENV)/.installed
 
 # The whole idea on this computer: no board, no network, no download.
