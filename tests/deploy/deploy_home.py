@@ -165,17 +165,6 @@ class Home:
             start_new_session=True,  # so that it can be killed with all that it started
         )
 
-    def time_a_deploy(self, *arguments: str) -> float:
-        """Return the seconds that a whole deploy takes in a home of its own."""
-        import shutil
-        import time
-
-        other = Home(self.folder.with_name(f"{self.folder.name}-timed"))
-        shutil.copytree(self.folder, other.folder, symlinks=True)
-        start = time.monotonic()
-        assert other.run_deploy(*arguments).returncode == 0
-        return time.monotonic() - start
-
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `pipeline` with these arguments to its end."""
         return self._run(self.command(*arguments))

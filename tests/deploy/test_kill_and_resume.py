@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 KILLS = int(os.environ.get("PIPELINE_TEST_KILLS", "3"))
+_START_S = 3.0  # about, until the first step
+_ON_DEVICE = {"measure", "measure again", "latency table"}  # what a replay does not wait for
 
 
 def _runs(home) -> list[str]:
@@ -59,13 +61,15 @@ def test_killed_at_random_moments_a_replayed_run_ends_with_the_same_model(deploy
     home = home_like("killed")
     source = deployed.result["run"]
     target = home.folder / "end.json"
-    begin = home.time_a_deploy("--replay", source)
+    whole_s = _START_S + sum(
+        step["seconds"] for step in deployed.result["steps"] if not _ON_DEVICE & set(step["name"].split(": "))
+    )
     moments = random.Random(7)
     resumed, kills = False, 0
     while kills < KILLS or resumed:
         chosen = ("deploy", "--resume", "latest") if resumed else home.deploy_arguments("--replay", source)
         command = home.command(*chosen, "--json", str(target))
-        patience = moments.uniform(0.3, 1.0) * begin if kills < KILLS else 200.0
+        patience = moments.uniform(0.3, 1.0) * whole_s if kills < KILLS else 200.0
         code = _kill_after(command, home, patience)
         if code == 0:
             _check_same_model(deployed, home, json.loads(target.read_text()))
@@ -84,7 +88,7 @@ def test_killed_while_the_device_measures_what_runs_there_stays_and_the_run_goes
 ) -> None:
     home = home_like("measuring", device_too=True)
     before = _active(home)
-    process = home.start_deploy("--max-drop", "60")
+    process = home.start_deploy("--budget", "latency=100000ms")
     assert process.stdout is not None
     while "baseline: convert" not in process.stdout.readline():
         assert process.poll() is None
@@ -93,9 +97,8 @@ def test_killed_while_the_device_measures_what_runs_there_stays_and_the_run_goes
     process.communicate()
     assert _active(home) == before
     resumed = home.run("deploy", "--resume", "latest")
-    assert resumed.returncode in {0, 3}, resumed.stderr
-    status = json.loads(home.run("device", "status", "local").stdout)
-    assert status["update"]["current"] is not None
+    assert resumed.returncode == 0, resumed.stderr
+    assert _active(home) not in (None, before)
 
 
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(fresh_home) -> None:
