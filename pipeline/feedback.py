@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 
 from pipeline.candidate import Candidate
 from pipeline.measurement import Measurement
-from pipeline.noise import LARGEST_ROOM, SMALLEST_ROOM, room
+from pipeline.noise import LARGEST_ROOM, SLOWED, SMALLEST_ROOM, room
 from pipeline.profile import Limit, reached
 from pipeline.search import CostRow, Problem, build_problem
 from pipeline.search.correction import Correction, latency_row, scaled
 from pipeline.search.strategies import Seen
-from pipeline.search.terms import Point, operator_parts, terms_of
+from pipeline.search.terms import Point, Terms, operator_parts, terms_of
 from pipeline.survey import Survey
 
 BYTES_PER_MB = 10**6
@@ -33,7 +33,8 @@ class Feedback:
 
     `tail_ratio` is each percentile over the median, `power_w` the energy of an inference over its time (mJ / ms), both
     as measured last. `margin` is the share of a latency budget that is kept free for the spread that the device
-    showed; it grows when a measurement missed a budget that an equal model had met.
+    showed; it grows when a measurement missed a budget that an equal model had met. `slowed` says that the last
+    measurement was made on a processor below its full pace.
     """
 
     correction: Correction = NOTHING_LEARNT
@@ -42,13 +43,17 @@ class Feedback:
     file_offset_bytes: float = 0.0
     power_w: float | None = None
     margin: float = SMALLEST_ROOM
+    slowed: bool = False
 
     def learn(self, ground: Survey, candidate: Candidate) -> Feedback:
         """Return the feedback that makes `candidate`'s prediction exact."""
         return self.learn_from(ground, candidate.widths, candidate.measurement)
 
     def learn_from(self, ground: Survey, widths: Mapping[str, int], measured: Measurement) -> Feedback:
-        """Return the feedback that makes the prediction at `widths` exact."""
+        """Return the feedback that makes the prediction at `widths` exact.
+
+        A processor below its full pace may pass: what it alone explains is learnt only where it was so twice in a row.
+        """
         p50, peak, energy = measured.latency_ms.p50, measured.model_peak_bytes, measured.energy_mj
         tails = []
         for percentile in ("p50", "p90", "p95", "p99"):
@@ -60,7 +65,8 @@ class Feedback:
             None if operators is None else operator_parts(ground.graph, ground.table, widths, operators, p50)
         )
         noise = min(measured.steadiness, MOST_NOISE)
-        point = Point(dict(widths), terms_of(ground.graph, ground.table, widths), p50, noise, parts)
+        terms = terms_of(ground.graph, ground.table, widths)
+        point = Point(dict(widths), terms, self._believed_ms(terms, measured), noise, parts)
         return Feedback(
             correction=self.correction.with_point(point),
             tail_ratio=tuple(tails),
@@ -68,7 +74,15 @@ class Feedback:
             file_offset_bytes=measured.file_bytes - ground.file_bytes(widths),
             power_w=self.power_w if energy is None else energy / p50,
             margin=max(self.margin, room("latency", measured)),
+            slowed=SLOWED in measured.flags,
         )
+
+    def _believed_ms(self, terms: Terms, measured: Measurement) -> float:
+        """Return what the latency is at the pace of the measurements before."""
+        p50 = measured.latency_ms.p50
+        passing = SLOWED in measured.flags and not self.slowed and self.correction.points
+        fastest = p50 / (measured.during.slowdown or 1.0) if passing else p50
+        return min(max(self.correction.predict(terms), fastest), p50)
 
     def cautious(self) -> Feedback:
         """Return the same feedback with twice the margin, after a miss that was noise."""

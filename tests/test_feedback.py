@@ -21,7 +21,7 @@ from synthetic_device import MEASURED, WIDTHS, SyntheticDevice, stairs
 
 from pipeline.feedback import Corrected, Feedback
 from pipeline.graph import trace
-from pipeline.measurement import OperatorTime
+from pipeline.measurement import Measurement, OperatorTime
 from pipeline.profile import Limit
 from pipeline.search import LatencyTable, TimedShape, candidate_widths, table_shapes
 from pipeline.search.terms import REST, family, operator_parts, terms_of, untimed
@@ -64,6 +64,38 @@ def test_the_prediction_is_exact_where_it_was_measured_last(
     assert terms.constant_ms >= 0
     assert terms.ms_per_byte >= 0
     assert all(each > 0 for each in (*terms.families.values(), *terms.shapes.values()))
+
+
+def slowed(device: SyntheticDevice, widths: dict[str, int], p50: float) -> Measurement:
+    """What a processor measures that its yardstick finds twice as slow as at full pace."""
+    found = device.measure(widths).measurement
+    during = replace(found.during, slowed_share=1.0, slowdown=2.0)
+    return replace(found, latency_ms=replace(found.latency_ms, p50=p50), flags=("slowed",), during=during)
+
+
+@pytest.mark.parametrize(("times", "believed"), [(0.9, 0.9), (1.5, 1.0), (3.0, 1.5)])
+def test_what_a_slowed_processor_explains_is_not_learnt(times: float, believed: float) -> None:
+    device = SyntheticDevice()
+    feedback, ground = learnt(device, {}), device.survey()
+    expected = feedback.predict_ms(ground, HALF)
+    wiser = feedback.learn_from(ground, HALF, slowed(device, HALF, times * expected))
+    assert wiser.predict_ms(ground, HALF) == pytest.approx(believed * expected)
+
+
+def test_a_processor_that_is_slowed_twice_in_a_row_is_taken_as_it_is() -> None:
+    device = SyntheticDevice()
+    feedback, ground = learnt(device, {}), device.survey()
+    for widths in (HALF, QUARTER):
+        feedback = feedback.learn_from(ground, widths, slowed(device, widths, 10.0))
+    assert feedback.predict_ms(ground, QUARTER) == pytest.approx(10.0)
+
+
+def test_a_processor_that_was_slowed_from_the_first_is_taken_as_it_is() -> None:
+    device = SyntheticDevice()
+    feedback, ground = Feedback(), device.survey()
+    for widths in ({}, HALF):
+        feedback = feedback.learn_from(ground, widths, slowed(device, widths, 10.0))
+        assert feedback.predict_ms(ground, widths) == pytest.approx(10.0)
 
 
 def test_a_constant_that_the_table_lacks_is_not_taken_for_a_factor() -> None:

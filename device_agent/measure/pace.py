@@ -22,6 +22,8 @@ SLOWED_ABOVE = 1.15  # times the shortest look of the same model; looks differ b
 ELSEWHERE = 1.3  # so much wide vector instructions lower an x86 core's clock, for half a millisecond
 PATIENCE = 3  # so much more slowed than full-paced time is waited out,
 LEAST_S = 1.0  # and than this
+LEAST_SHARE = 0.05  # of the time, at full pace, counts alone
+LEAST_RUNS = 64  # if so many inferences are in it; fewer do where it is more than PATIENCE leaves
 _STEPS = 250  # of the yardstick: some 15 µs on an x86 server
 _RUNS = 3  # of the yardstick in one look: an interrupt hits one of them
 
@@ -106,10 +108,12 @@ class Stretches:
     def counted(self) -> tuple[array[int], bool]:
         """Return the nanoseconds that count, and whether slowed ones had to be among them.
 
-        Those at full pace count, unless they are less than a quarter of the time: then all.
+        Those at full pace count, also where it was rare; all do where it was hardly ever, or shows in few inferences.
         """
-        kept_s = self.at_full_pace()[1]
-        all_of_them = not kept_s or self._slowed_s() > PATIENCE * kept_s
+        kept, kept_s = self.at_full_pace()
+        slowed_s = self._slowed_s()
+        rare, hardly = slowed_s > PATIENCE * kept_s, kept_s < LEAST_SHARE * (kept_s + slowed_s)
+        all_of_them = not kept_s or hardly or (rare and kept < LEAST_RUNS)
         samples: array[int] = array("q")
         for stretch in self._all:
             if all_of_them or not self._slowed(stretch):

@@ -119,6 +119,26 @@ def test_less_than_a_quarter_at_full_pace_is_too_little_to_count_alone(monkeypat
     assert not stretches.hopeless(1.0)
 
 
+@pytest.mark.parametrize(
+    ("full", "slow", "counted", "flagged"),
+    [
+        (6, 94, [1] * 120, False),
+        (4, 96, [1] * 80 + [2] * 1920, True),
+        (3, 27, [1] * 60 + [2] * 540, True),
+    ],
+    ids=["rare, but enough", "hardly any time", "too few inferences"],
+)
+def test_full_pace_counts_alone_though_rare_if_there_is_enough(monkeypatch, full, slow, counted, flagged):
+    Core(monkeypatch, lambda looks: looks > 2 * full)
+    stretches = Stretches(Pace())
+    for _ in range(full):
+        stretches.add([1] * 20, 0.05)
+    for _ in range(slow):
+        stretches.add([2] * 20, 0.05)
+    samples, slowed = stretches.counted()
+    assert (list(samples), slowed) == (counted, flagged)
+
+
 def test_the_least_number_of_runs_is_made_however_slow_the_core_is(monkeypatch, tmp_path):
     monkeypatch.setattr(pace, "LEAST_S", 0.01)
     protocol = LONGER._replace(min_runs=200, min_duration_s=0.01)
