@@ -30,7 +30,7 @@ from pipeline.profile import Limit
 from pipeline.search import MilpAllocator
 from pipeline.survey import Survey, loss_at, study, survey
 from pipeline.variant import Variant
-from pipeline.workshop import Workshop
+from pipeline.workshop import MEASURE_STEP, Workshop
 
 TRIES = 2  # of recovering what was fitted: a measurement may miss a budget that an equal model had met
 
@@ -240,7 +240,7 @@ def recover(
     if not recovered.meets(record.limits) and fitted.meets(record.limits):
         # The same widths met the budgets before, so this may be noise: one more measurement, and that one counts.
         record.candidates += (recovered,)
-        again = shop.measure(f"{name}: measure again", built)
+        again = shop.measure(f"{name}{MEASURE_STEP} again", built)
         recovered = replace(recovered, name=f"{recovered.name}, again", measurement=again)
     record.candidates += (recovered,)
     record.surveys[recovered.name] = record.surveys[fitted.name]

@@ -19,11 +19,11 @@ from pipeline.search import expected_shapes, searchable
 from pipeline.store import StepRow, Store
 from pipeline.survey import TABLE_STEP
 from pipeline.task import Recipe, Splits, Task
+from pipeline.workshop import MEASURE_STEP
 
 _RUNS = 5  # so many of the last ones say how long it takes
-_TRAINING = (": train",)
-_CONVERSIONS = (": convert", ": slim and convert")
-_MEASUREMENTS = (": measure", ": measure again")
+_TRAINING = ": train"  # at the end of a step's name
+_CONVERSION = "convert"
 
 
 @dataclass(frozen=True)
@@ -48,36 +48,36 @@ class Experience:
     def with_device(cls, store: Store, device: str) -> Experience:
         """Learn from the last deploys to `device` that came to an end and really measured."""
         ended = [
-            store.steps(row.id)
+            row.id
             for row in store.rows()
             if row.config.get("device") == device
             and not row.config.get("replay")
             and row.status in {"met", "infeasible"}
-        ][:_RUNS]
-        steps = [step for run in ended for step in run]
-        measured = _seconds(steps, _MEASUREMENTS)
+        ]
+        runs = [store.steps(identity) for identity in ended[:_RUNS]]
+        steps = [step for run in runs for step in run]
+        measured = [step.seconds for step in steps if MEASURE_STEP in step.name]
         if not measured:
             return cls()
-        converted = _seconds(steps, _CONVERSIONS)
+        converted = [step.seconds for step in steps if step.name.endswith(_CONVERSION)]
         tables = [step for step in steps if TABLE_STEP in step.name]
         layers = sum(len(json.loads(step.value).get("layers", ())) for step in tables)
         return cls(
             conversion_s=median(converted) if converted else cls.conversion_s,
             measurement_s=median(measured),
             layer_s=sum(step.seconds for step in tables) / layers if layers else cls.layer_s,
-            rest_s=median(map(_rest_s, ended)),
-            runs=len(ended),
+            rest_s=median(map(_rest_s, runs)),
+            runs=len(runs),
         )
 
 
-def _seconds(steps: Sequence[StepRow], endings: tuple[str, ...]) -> list[float]:
-    return [step.seconds for step in steps if step.name.endswith(endings)]
-
-
 def _rest_s(steps: Sequence[StepRow]) -> float:
-    known = (*_TRAINING, *_CONVERSIONS, *_MEASUREMENTS)
     return sum(
-        step.seconds for step in steps if not step.name.endswith(known) and TABLE_STEP not in step.name
+        step.seconds
+        for step in steps
+        if not step.name.endswith((_TRAINING, _CONVERSION))
+        and MEASURE_STEP not in step.name
+        and TABLE_STEP not in step.name
     )
 
 

@@ -28,6 +28,7 @@ from pipeline.report.summary import (
 from pipeline.store import Run
 from pipeline.survey import TABLE_STEP, Survey
 from pipeline.task import Task
+from pipeline.workshop import MEASURE_STEP
 
 BYTES_PER_MB = 10**6
 
@@ -75,7 +76,7 @@ def summarize(
         layers=_layers(_whole(record, outcome), ground, outcome),
         groups=explain(ground, outcome.widths) if ground is not None and outcome is not None else (),
         fixed=_fixed(ground),
-        device_measurements=sum(": measure" in step.name for step in steps),
+        device_measurements=sum(MEASURE_STEP in step.name for step in steps),
         table_entries=len(ground.table.entries) if ground else 0,
         bundle=_bundle(record, winner),
         agreement=_agreement(record),

@@ -60,6 +60,7 @@ from pipeline.watch import Advance, Watch
 T = TypeVar("T")
 
 THREADS_STEP = "choose threads"
+MEASURE_STEP = ": measure"  # in the name of each step in which the device measures a whole model
 CALIBRATION_SAMPLES = 1024
 RECALIBRATION_BATCHES = 10
 SMALLEST_BATCH = 32  # whose own mean and variance say something
@@ -250,7 +251,7 @@ class Workshop:
         accuracy: float | None = None,
     ) -> Candidate:
         """Measure and score a built model: two steps of the run; one where its `accuracy` is known."""
-        measurement = self.measure(f"{name}: measure", built)
+        measurement = self.measure(f"{name}{MEASURE_STEP}", built)
         score = accuracy or self.step(f"{name}: score", float, lambda _: self.score(built))
         doubt = f" ({', '.join(measurement.flags)})" if measurement.flags else ""
         self.watch.say(f"{measurement.latency_ms.p50:.4g} ms{doubt}, validation accuracy {score:.2f} %")

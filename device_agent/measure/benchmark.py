@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import gc
 import os
-from array import array
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,9 +21,9 @@ from typing import Any, Optional
 from device_agent.errors import RequestError
 from device_agent.measure import operators, runtimes
 from device_agent.measure.inputs import prebuilt
-from device_agent.measure.pace import Pace, Stretches
+from device_agent.measure.pace import STRETCH_S, Pace, Stretches
 from device_agent.measure.protocol import MeasuringProtocol
-from device_agent.measure.timing import Call, Tell, now_s, timed, timed_runs, warm_up
+from device_agent.measure.timing import Call, Tell, now_s, timed, warm_up
 from device_agent.sensors.conditions import ConditionSensors, why_missing
 from device_agent.sensors.energy import EnergySensor, windows
 from device_agent.sensors.memory import MemorySensor
@@ -32,7 +31,6 @@ from device_agent.statistics import spread_ms, steadiness, summary_ms
 
 UNSTEADY_ABOVE = 0.05
 _LOOK_EVERY_S = 1.0  # how often the sensors are read and progress is told, between two inferences
-_STRETCH_S = 0.05  # how often the pace is looked at
 _COOL_WITHIN_C = 2.0  # of what it was before the first attempt
 _LONGEST_COOLDOWNS = 10
 _WAIT_SHARE = 0.25  # of the worker's time, until the board is cool enough to begin
@@ -223,11 +221,8 @@ class _Board:
         runs, seconds = stretches.at_full_pace()
         left_s = self.protocol.min_duration_s - seconds
         most = 10**9 if left_s > 0 else max(1, self.protocol.min_runs - runs)
-        samples = array("q")
-        start_s = now_s()
-        longest_s = min(_STRETCH_S, left_s) if left_s > 0 else _STRETCH_S
-        timed_runs(call, samples, most, min(start_s + longest_s, begin_s + self.protocol.max_duration_s))
-        stretches.add(samples, now_s() - start_s)
+        longest_s = min(STRETCH_S, left_s) if left_s > 0 else STRETCH_S
+        stretches.run(call, most, min(now_s() + longest_s, begin_s + self.protocol.max_duration_s))
 
     def _enough(self, stretches: Stretches, elapsed_s: float) -> bool:
         if self._reached(*stretches.at_full_pace()):

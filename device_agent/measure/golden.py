@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
@@ -11,13 +10,12 @@ import numpy as np
 
 from device_agent.errors import RequestError
 from device_agent.measure import runtimes
-from device_agent.measure.pace import Pace, Stretches
-from device_agent.measure.timing import Call, now_s, timed_runs, warm_up
+from device_agent.measure.pace import STRETCH_S, Pace, Stretches
+from device_agent.measure.timing import Call, now_s, warm_up
 from device_agent.statistics import median, window_medians
 
 _SECONDS = 0.5  # at the processor's full pace,
 _LONGEST_S = 2.0  # and no longer than this
-_STRETCH_S = 0.05
 _MOST_RUNS = 5_000  # in a stretch; more says no more, and would take memory
 
 
@@ -68,7 +66,7 @@ def check(
         "runs": len(samples),
         "latency_p50_ms": median(samples) / 1e6,
         "latency_best_ms": min(window_medians(samples)) / 1e6,
-        "slowdown": (slowed and stretches.during()["slowdown"]) or 1.0,
+        "slowdown": stretches.during()["slowdown"] if slowed else 1.0,
     }
 
 
@@ -77,9 +75,7 @@ def _timed(call: Call, pace: Pace) -> Stretches:
     stretches = Stretches(pace)
     end_s = now_s() + _LONGEST_S
     while stretches.at_full_pace()[1] < _SECONDS and now_s() < end_s:
-        samples, begin_s = array("q"), now_s()
-        timed_runs(call, samples, _MOST_RUNS, begin_s + _STRETCH_S)
-        stretches.add(samples, now_s() - begin_s)
+        stretches.run(call, _MOST_RUNS, now_s() + STRETCH_S)
     return stretches
 
 

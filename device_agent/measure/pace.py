@@ -16,14 +16,16 @@ from math import inf
 from time import perf_counter_ns
 from typing import NamedTuple, Optional
 
+from device_agent.measure.timing import Call, now_s, timed_runs
 from device_agent.statistics import median
 
 SLOWED_ABOVE = 1.15  # times the shortest look of the same model; looks differ by some 3 % of themselves
 ELSEWHERE = 1.3  # so much wide vector instructions lower an x86 core's clock, for half a millisecond
 PATIENCE = 3  # so much more slowed than full-paced time is waited out,
 LEAST_S = 1.0  # and than this
-LEAST_SHARE = 0.05  # of the time, at full pace, counts alone
-LEAST_RUNS = 64  # if so many inferences are in it; fewer do where it is more than PATIENCE leaves
+LEAST_SHARE = 0.05  # of the time, and
+LEAST_RUNS = 64  # inferences at full pace are enough to count alone where that is rare
+STRETCH_S = 0.05  # how often the pace is looked at, between two inferences
 _STEPS = 250  # of the yardstick: some 15 µs on an x86 server
 _RUNS = 3  # of the yardstick in one look: an interrupt hits one of them
 
@@ -87,6 +89,12 @@ class Stretches:
         self._look_ns = 0.0
         self._shortest_ns = inf
 
+    def run(self, call: Call, runs: int, until_s: float) -> None:
+        """Run up to `runs` inferences, ending early when `until_s` has come, as one more row."""
+        samples, begin_s = array("q"), now_s()
+        timed_runs(call, samples, runs, until_s)
+        self.add(samples, now_s() - begin_s)
+
     def add(self, samples_ns: array[int], seconds: float) -> None:
         """Take a row of inferences that ended just now: a look follows an inference always, to be like others."""
         before_ns, self._look_ns = self._look_ns, self._pace.look()
@@ -108,12 +116,12 @@ class Stretches:
     def counted(self) -> tuple[array[int], bool]:
         """Return the nanoseconds that count, and whether slowed ones had to be among them.
 
-        Those at full pace count, also where it was rare; all do where it was hardly ever, or shows in few inferences.
+        Those at full pace count; where it was rare and they are not enough, all do.
         """
         kept, kept_s = self.at_full_pace()
         slowed_s = self._slowed_s()
-        rare, hardly = slowed_s > PATIENCE * kept_s, kept_s < LEAST_SHARE * (kept_s + slowed_s)
-        all_of_them = not kept_s or hardly or (rare and kept < LEAST_RUNS)
+        enough = kept >= LEAST_RUNS and kept_s >= LEAST_SHARE * (kept_s + slowed_s)
+        all_of_them = slowed_s > PATIENCE * kept_s and not enough
         samples: array[int] = array("q")
         for stretch in self._all:
             if all_of_them or not self._slowed(stretch):

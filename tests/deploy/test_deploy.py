@@ -37,16 +37,17 @@ def test_layers_are_fitted_anew_before_training_and_lose_less_so(deployed) -> No
     assert float(said[2]) < float(said[1])
 
 
-def test_at_most_three_whole_models_are_measured_before_training(deployed) -> None:
+def test_at_most_five_whole_model_measurements(deployed) -> None:
     names = [step["name"] for step in deployed.result["steps"]]
-    before = [name for name in names[: names.index("recovered 1: train")] if name.endswith(": measure")]
-    assert before == [
-        "baseline: measure",
-        *(f"fit {number + 1}: measure" for number in range(len(before) - 1)),
-    ]
-    assert 2 <= len(before) <= 4
-    measured = [name for name in names if name.endswith((": measure", ": measure again"))]
+    measured = [name for name in names if ": measure" in name]
     assert deployed.result["device_measurements"] == len(measured)
+    first_try = measured[: measured.index("recovered 1: measure") + 1]
+    assert 3 <= len(first_try) <= 5
+    assert len(measured) <= 11, (
+        "a miss after training is measured again, then three more plans and their winner"
+    )
+    missed = "recovered 1: measure again" in measured
+    assert missed or measured == first_try
 
 
 def test_accuracy_is_in_percent_and_scored_on_the_test_set_once(deployed) -> None:

@@ -98,6 +98,8 @@ def test_killed_while_the_device_measures_what_runs_there_stays_and_the_run_goes
     assert _active(home) == before
     resumed = home.run("deploy", "--resume", "latest")
     assert resumed.returncode == 0, resumed.stderr
+    status = json.loads(home.run("device", "status", "local").stdout)
+    assert status["update"]["current"] is not None
     assert _active(home) not in (None, before)
 
 
